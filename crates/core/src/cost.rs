@@ -1,0 +1,67 @@
+//! What one request adds to the bill, by kind.
+//!
+//! A pool's own cost accrues by the clock whether it is used or not and is never part of this.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    facts::Facts,
+    fleet::{Backend, TokenPrice},
+    record::Usage,
+    units::{NanoUsd, Tokens},
+};
+
+/// Assumed length of an answer whose client set no bound. It only sizes the reservation against a spend limit, which
+/// is settled with what was really used.
+pub const ASSUMED_OUTPUT: Tokens = Tokens(1_024);
+
+/// Marginal cost of one attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    pub gpu: NanoUsd,
+    pub tokens: NanoUsd,
+    pub egress: NanoUsd,
+}
+
+impl Cost {
+    pub fn total(&self) -> NanoUsd {
+        self.gpu + self.tokens + self.egress
+    }
+}
+
+/// What an attempt on `backend` that used `usage` added.
+pub fn of_attempt(backend: &Backend, usage: &Usage) -> Cost {
+    let tokens = backend.token_price.map_or(NanoUsd::ZERO, |price| of_tokens(&price, usage));
+    Cost { tokens, ..Cost::default() }
+}
+
+/// What to reserve for a request on a backend that is billed by the token.
+pub fn reservation(price: &TokenPrice, facts: &Facts) -> NanoUsd {
+    let output = facts.max_tokens.unwrap_or(ASSUMED_OUTPUT);
+    price.input.per_million(facts.prompt_tokens.0) + price.output.per_million(output.0)
+}
+
+fn of_tokens(price: &TokenPrice, usage: &Usage) -> NanoUsd {
+    let cached = usage.cached.0.min(usage.prompt.0);
+    price.input.per_million(usage.prompt.0 - cached)
+        + price.cached_input.per_million(cached)
+        + price.output.per_million(usage.output.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::TokensSource;
+
+    #[test]
+    fn cached_tokens_are_billed_at_their_own_price() {
+        let price = TokenPrice {
+            input: NanoUsd(2_000_000_000),
+            output: NanoUsd(10_000_000_000),
+            cached_input: NanoUsd(1_000_000_000),
+        };
+        let usage =
+            Usage { prompt: Tokens(100), output: Tokens(10), cached: Tokens(40), source: TokensSource::Engine };
+        assert_eq!(of_tokens(&price, &usage), NanoUsd(60 * 2_000 + 40 * 1_000 + 10 * 10_000));
+    }
+}

@@ -1,0 +1,216 @@
+//! The decision: which backend gets this attempt, whether the request waits, or why it is turned away.
+//!
+//! Tiers in order, and inside a tier an exact weighted split over those that may serve. A tier is entered only when
+//! none of the tiers before it can. If none can at all, panic looks a second time and overrides soft evidence; hard
+//! evidence is never overridden. A decision books what it hands out in the same call, so that the next one sees it.
+
+mod eligible;
+mod retry;
+pub mod split;
+mod why;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::why::{Candidate, Reason, Recorder, RejectReason, Verdict};
+use self::{eligible::Found, split::Contender};
+use crate::{
+    Rng,
+    facts::{Facts, History},
+    fleet::{BackendId, Fleet},
+    state::{AttemptId, State},
+    units::Nanos,
+};
+
+/// Requests of one model that may wait for headroom at once.
+pub const MAX_WAITING: u32 = 1_024;
+
+/// What to do with a request now.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    Attempt(Attempt),
+    /// Wait until something ends, and decide again; give up at `until`.
+    Queue {
+        until: Nanos,
+    },
+    Reject(Reject),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    pub id: AttemptId,
+    pub backend: BackendId,
+    /// From 1.
+    pub tier: u8,
+    pub reason: Reason,
+    /// Another model than the one asked for will answer.
+    pub substitute: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    pub why: RejectReason,
+    /// The soonest that another try may help, where that is known.
+    pub retry_after: Option<Duration>,
+}
+
+/// Whether soft evidence counts in this look at the tiers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Normal,
+    Panic,
+}
+
+impl State {
+    /// Decides for a request with `facts` whose attempts so far are in `history`, at `now`.
+    ///
+    /// An [`Decision::Attempt`] is booked and must be ended by [`Event::Ended`](crate::state::Event). After a
+    /// [`Decision::Queue`], set `history.waiting` and decide again, or report that the request left.
+    pub fn decide<R: Recorder>(
+        &mut self,
+        facts: &Facts,
+        history: &History,
+        now: Nanos,
+        _rng: &mut Rng,
+        recorder: &mut R,
+    ) -> Decision {
+        let fleet = self.fleet.clone();
+        if history.waiting {
+            let waiting = &mut self.observed.models[facts.model.index()].waiting;
+            *waiting = waiting.saturating_sub(1);
+        } else if history.attempts() == 0 {
+            self.observed.models[facts.model.index()].retries.deposit(now);
+        }
+        if let Some(reject) = self.must_stop(facts, history, now) {
+            return Decision::Reject(reject);
+        }
+        let mut obstacles = Obstacles::default();
+        for look in [Look::Normal, Look::Panic] {
+            obstacles = Obstacles::default();
+            if let Some(attempt) = self.look(&fleet, facts, history, now, look, recorder, &mut obstacles) {
+                return attempt;
+            }
+        }
+        self.wait_or_reject(facts, history, now, &obstacles)
+    }
+
+    /// One pass over the tiers.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `decide`, plus what one pass adds")]
+    fn look<R: Recorder>(
+        &mut self,
+        fleet: &Fleet,
+        facts: &Facts,
+        history: &History,
+        now: Nanos,
+        look: Look,
+        recorder: &mut R,
+        obstacles: &mut Obstacles,
+    ) -> Option<Decision> {
+        let tiers = &fleet.model(facts.model).tiers;
+        for (t, tier) in tiers.iter().enumerate() {
+            let number = t as u8 + 1;
+            let found = self.eligible_in(fleet, facts, history, now, look, t, recorder, obstacles);
+            let Some(found) = found else { continue };
+            for (later, tier) in tiers.iter().enumerate().skip(t + 1) {
+                for share in &tier.split {
+                    recorder.note(later as u8 + 1, share.backend, Verdict::NotReached);
+                }
+            }
+            if !self.pay_for_retry(facts, history, now) {
+                return Some(Decision::Reject(Reject { why: RejectReason::RetryBudget, retry_after: None }));
+            }
+            let credits = &mut self.observed.models[facts.model.index()].tiers[t].credits;
+            let index = match found {
+                Found::Trial(index) => index,
+                Found::Contenders => split::choose(credits, &self.scratch)?,
+            };
+            let backend = tier.split[index].backend;
+            recorder.note(number, backend, Verdict::Chosen);
+            let trial = matches!(found, Found::Trial(_));
+            let reason = reason(look, trial, history, t, self.scratch.len());
+            let reserved = self.reservation(fleet, facts, backend);
+            let id = self.book(backend, facts.stream, trial, now, reserved);
+            return Some(Decision::Attempt(Attempt { id, backend, tier: number, reason, substitute: tier.substitute }));
+        }
+        None
+    }
+
+    fn wait_or_reject(&mut self, facts: &Facts, history: &History, now: Nanos, obstacles: &Obstacles) -> Decision {
+        let until = facts.arrived + facts.patience;
+        let model = &mut self.observed.models[facts.model.index()];
+        let worth_waiting = obstacles.saturated && now < until && model.waiting < MAX_WAITING;
+        if worth_waiting {
+            model.waiting += 1;
+            return Decision::Queue { until };
+        }
+        Decision::Reject(Reject { why: obstacles.why(history), retry_after: obstacles.retry_after(now) })
+    }
+}
+
+fn reason(look: Look, trial: bool, history: &History, tier: usize, contenders: usize) -> Reason {
+    match () {
+        () if look == Look::Panic => Reason::Panic,
+        () if trial => Reason::Trial,
+        () if tier > 0 => Reason::Fallback,
+        () if history.attempts() > 0 => Reason::Failover,
+        () if contenders == 1 => Reason::OnlyOne,
+        () => Reason::Weight,
+    }
+}
+
+/// What stood in the way of the backends that cannot serve now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Obstacles {
+    saturated: bool,
+    substitute_denied: bool,
+    cloud_not_allowed: bool,
+    spend_limit: bool,
+    untried: bool,
+    /// Some backend is refusing with something else than a 429, or is down.
+    other: bool,
+    rate_limited: bool,
+    soonest: Option<Nanos>,
+}
+
+impl Obstacles {
+    fn note(&mut self, verdict: Verdict) {
+        self.untried |= verdict != Verdict::AlreadyTried;
+        match verdict {
+            Verdict::Saturated { .. } | Verdict::TrialRunning => self.saturated = true,
+            Verdict::SubstituteDenied => self.substitute_denied = true,
+            Verdict::CloudNotAllowed => self.cloud_not_allowed = true,
+            Verdict::SpendLimit { .. } => self.spend_limit = true,
+            Verdict::CoolingDown { until, rate_limited } => {
+                self.soonest = Some(self.soonest.map_or(until, |s| s.min(until)));
+                self.rate_limited |= rate_limited;
+                self.other |= !rate_limited;
+            }
+            Verdict::Down { .. } | Verdict::Drained | Verdict::Suspect { .. } | Verdict::Ejected => self.other = true,
+            _ => {}
+        }
+    }
+
+    /// The one reason that the client is told: the first that would let the request through if it went away.
+    fn why(&self, history: &History) -> RejectReason {
+        match () {
+            () if !self.untried && history.attempts() > 0 => RejectReason::AllTried,
+            () if self.saturated => RejectReason::Saturated,
+            () if self.rate_limited && !self.other => RejectReason::RateLimited,
+            () if self.spend_limit => RejectReason::SpendLimit,
+            () if self.substitute_denied => RejectReason::SubstituteDenied,
+            () if self.cloud_not_allowed && !self.other => RejectReason::CloudNotAllowed,
+            () => RejectReason::NoBackend,
+        }
+    }
+
+    fn retry_after(&self, now: Nanos) -> Option<Duration> {
+        self.soonest.map(|at| at.since(now))
+    }
+}
+
+/// A contender with `weight` at `index` of its tier's split.
+fn contender(index: usize, weight: f64) -> Contender {
+    Contender { index, weight }
+}

@@ -1,0 +1,349 @@
+//! Whether a backend is alive: consecutive faults, silence, success rate, probes and slow start.
+//!
+//! Three kinds of evidence, kept apart because panic may override only the soft ones:
+//!
+//! - **down** is hard: nothing listens, a probe failed, or faults came in a row. Only a successful probe (one real
+//!   generation) ends it, and the backend then comes back by slow start.
+//! - **suspect** is a question: a connection died, a deadline passed, or the backend has been silent for too long. It
+//!   gets no new traffic while another backend can serve, and a probe is due at once. Asking is cheap, so that
+//!   detection can be fast without ejecting a backend that is merely busy.
+//! - **ejected** is statistical: too few of its recent requests succeeded. It ends by time, doubling each time.
+//!
+//! Client errors never count. 429 and 503 are backpressure and belong to [`super::cooldown`].
+//!
+//! Sources of the constants: linkerd2-proxy's unified breaker (consecutive faults and a success-rate window) and
+//! Envoy's outlier detection (5 in a row, ejection doubling up to 300 s, slow start with a 10 % floor).
+
+use std::time::Duration;
+
+use rand_core::Rng as _;
+use serde::{Deserialize, Serialize};
+
+use super::latency::Latency;
+use crate::{Rng, record::Fault, units::Nanos};
+
+/// Faults in a row that open the breaker.
+pub const FAULTS_TO_OPEN: u8 = 5;
+/// Connect timeouts within [`CONNECT_TIMEOUT_WINDOW`] that open the breaker.
+pub const CONNECT_TIMEOUTS_TO_OPEN: u8 = 2;
+pub const CONNECT_TIMEOUT_WINDOW: Duration = Duration::from_secs(10);
+/// Pause between the probes of a backend that is down, jittered by a fifth either way.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// A backend that came back gets its full weight after this long.
+pub const SLOW_START: Duration = Duration::from_secs(30);
+/// The share of its weight that it starts with.
+pub const SLOW_START_FLOOR: f64 = 0.1;
+/// Never call a backend silent sooner than this.
+pub const MIN_SILENCE: Duration = Duration::from_secs(1);
+/// Silence is this many times the 99th percentile of the time to first token.
+const SILENCE_FACTOR: u32 = 3;
+
+const SUCCESS_WINDOW: Duration = Duration::from_secs(30);
+const SUCCESS_MIN_REQUESTS: u32 = 20;
+const SUCCESS_MIN_RATE: f64 = 0.8;
+const EJECTION_BASE: Duration = Duration::from_secs(10);
+const EJECTION_MAX: Duration = Duration::from_secs(300);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    #[default]
+    Up,
+    Suspect {
+        since: Nanos,
+        why: Fault,
+    },
+    Down {
+        since: Nanos,
+        why: Fault,
+    },
+}
+
+/// What the caller has to do after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Requests that have delivered nothing should leave this backend now; the verdict is in.
+    Abandon,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Liveness {
+    pub health: Health,
+    faults_in_row: u8,
+    cuts_in_row: u8,
+    connect_timeouts: u8,
+    last_connect_timeout: Nanos,
+    window: SuccessWindow,
+    ejected_until: Nanos,
+    ejections: u8,
+    slow_start_since: Option<Nanos>,
+    probe: ProbeSlot,
+    /// When a byte last came from it, as far as the caller has said.
+    last_byte: Nanos,
+    /// When it last answered a request, and when it last failed one with a 500: the poison rule.
+    last_success: Option<Nanos>,
+    last_server_error: Option<Nanos>,
+    server_error_before: Option<Nanos>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct ProbeSlot {
+    /// `None` when no probe is wanted.
+    due: Option<Nanos>,
+    running: bool,
+}
+
+impl Liveness {
+    /// A backend that has just been configured: in use, with a probe due at once.
+    pub fn unproven(now: Nanos) -> Self {
+        Self { probe: ProbeSlot { due: Some(now), running: false }, ..Self::default() }
+    }
+
+    pub fn is_down(&self) -> bool {
+        matches!(self.health, Health::Down { .. })
+    }
+
+    pub fn is_suspect(&self) -> bool {
+        matches!(self.health, Health::Suspect { .. })
+    }
+
+    pub fn is_ejected(&self, now: Nanos) -> bool {
+        now < self.ejected_until
+    }
+
+    /// The part of its weight that it may have now, from [`SLOW_START_FLOOR`] to 1.
+    pub fn ramp(&self, now: Nanos) -> f64 {
+        match self.slow_start_since {
+            Some(since) => (now.since(since).as_secs_f64() / SLOW_START.as_secs_f64()).clamp(SLOW_START_FLOOR, 1.0),
+            None => 1.0,
+        }
+    }
+
+    /// Content arrived, or a whole answer.
+    pub fn committed(&mut self, now: Nanos) {
+        self.faults_in_row = 0;
+        self.connect_timeouts = 0;
+        self.last_byte = self.last_byte.max(now);
+        self.last_success = Some(now);
+        self.window.record(now, true);
+    }
+
+    /// A request ended as it should.
+    pub fn completed(&mut self) {
+        self.cuts_in_row = 0;
+    }
+
+    /// Folds one attempt's fault in. Refusals must not come here.
+    pub fn fault(&mut self, fault: Fault, now: Nanos, rng: &mut Rng) {
+        match fault {
+            Fault::Local | Fault::Abandoned | Fault::TotalTimeout | Fault::Overloaded { .. } => {}
+            Fault::Refused | Fault::Tls | Fault::Auth | Fault::WrongModel => self.go_down(fault, now, rng),
+            Fault::ConnectTimeout => self.connect_timed_out(now, rng),
+            Fault::Cut | Fault::Stalled => {
+                self.cuts_in_row = self.cuts_in_row.saturating_add(1);
+                self.count(self.cuts_in_row, fault, now, rng);
+                self.suspect(fault, now);
+            }
+            Fault::Dns | Fault::Reset | Fault::HeadersTimeout | Fault::FirstTokenTimeout => {
+                self.consecutive(fault, now, rng);
+                self.suspect(fault, now);
+            }
+            Fault::Status(_) | Fault::BadBody => self.consecutive(fault, now, rng),
+        }
+        if fault.is_server_error() {
+            self.server_error_before = self.last_server_error.replace(now);
+        }
+    }
+
+    /// Takes back what a poisonous request's 500 did.
+    pub fn withdraw_server_error(&mut self, now: Nanos) {
+        self.faults_in_row = self.faults_in_row.saturating_sub(1);
+        self.window.withdraw_failure(now);
+        if let Health::Down { why, since } = self.health
+            && why.is_server_error()
+            && self.last_server_error == Some(since)
+        {
+            self.health = Health::Up;
+            self.probe = ProbeSlot { due: None, ..self.probe };
+        }
+    }
+
+    /// Whether it answered another request lately, and since its previous 500: evidence that the fault is the
+    /// request's. (Without the second half, every request in the first seconds of an outage would look poisonous.)
+    pub fn is_serving_others(&self, now: Nanos, within: Duration) -> bool {
+        self.last_success.is_some_and(|at| {
+            now.since(at) <= within && self.server_error_before.is_none_or(|previous| at >= previous)
+        })
+    }
+
+    /// The caller saw bytes from it at `last_byte`. `busy_since` is when its oldest run of requests of the watched
+    /// kind began; `patience` the silence that its configured deadline allows at most.
+    pub fn heard(&mut self, last_byte: Nanos, busy_since: Nanos, latency: &Latency, patience: Duration, now: Nanos) {
+        self.last_byte = self.last_byte.max(last_byte);
+        let quiet_since = self.last_byte.max(busy_since);
+        if now.since(quiet_since) >= silence(latency, patience) {
+            self.suspect(Fault::Stalled, now);
+        }
+    }
+
+    /// Starts the probe that is due, if one is. The caller reports back by [`Self::probed`].
+    pub fn take_probe(&mut self, now: Nanos) -> bool {
+        let due = !self.probe.running && self.probe.due.is_some_and(|at| at <= now);
+        if due {
+            self.probe = ProbeSlot { due: None, running: true };
+        }
+        due
+    }
+
+    /// The result of a probe.
+    pub fn probed(&mut self, result: Result<(), Fault>, now: Nanos, rng: &mut Rng) -> Option<Effect> {
+        self.probe.running = false;
+        match (result, self.health) {
+            (Ok(()), Health::Down { .. }) => self.come_back(now),
+            (Ok(()), _) => {
+                self.health = Health::Up;
+                self.last_byte = self.last_byte.max(now);
+            }
+            // Our own trouble says nothing about the backend.
+            (Err(Fault::Local), Health::Up) => {}
+            // Busy is not dead: it refused politely, or bytes came since we began to wonder.
+            (Err(Fault::Overloaded { .. }), Health::Up | Health::Suspect { .. }) => self.health = Health::Up,
+            (Err(_), Health::Suspect { since, .. }) if self.last_byte > since => self.health = Health::Up,
+            (Err(Fault::Status(_) | Fault::BadBody), Health::Suspect { .. }) => self.health = Health::Up,
+            (Err(fault), before) => return self.probe_failed(fault, before, now, rng),
+        }
+        None
+    }
+
+    fn probe_failed(&mut self, fault: Fault, before: Health, now: Nanos, rng: &mut Rng) -> Option<Effect> {
+        if matches!(before, Health::Down { .. }) {
+            self.schedule_probe(now, rng);
+            return None;
+        }
+        self.go_down(fault, now, rng);
+        // A listener that is gone may still finish what it holds (a graceful shutdown); silence will not.
+        let silent = matches!(fault, Fault::ConnectTimeout | Fault::HeadersTimeout | Fault::FirstTokenTimeout);
+        silent.then_some(Effect::Abandon)
+    }
+
+    fn connect_timed_out(&mut self, now: Nanos, rng: &mut Rng) {
+        if now.since(self.last_connect_timeout) > CONNECT_TIMEOUT_WINDOW {
+            self.connect_timeouts = 0;
+        }
+        self.last_connect_timeout = now;
+        self.connect_timeouts = self.connect_timeouts.saturating_add(1);
+        self.window.record(now, false);
+        if self.connect_timeouts >= CONNECT_TIMEOUTS_TO_OPEN {
+            self.go_down(Fault::ConnectTimeout, now, rng);
+        } else {
+            self.suspect(Fault::ConnectTimeout, now);
+        }
+    }
+
+    fn consecutive(&mut self, fault: Fault, now: Nanos, rng: &mut Rng) {
+        self.faults_in_row = self.faults_in_row.saturating_add(1);
+        self.window.record(now, false);
+        self.count(self.faults_in_row, fault, now, rng);
+        self.eject_if_failing(now);
+    }
+
+    fn count(&mut self, in_row: u8, fault: Fault, now: Nanos, rng: &mut Rng) {
+        if in_row >= FAULTS_TO_OPEN {
+            self.go_down(fault, now, rng);
+        }
+    }
+
+    fn eject_if_failing(&mut self, now: Nanos) {
+        let (ok, all) = self.window.totals(now);
+        if all < SUCCESS_MIN_REQUESTS || f64::from(ok) >= SUCCESS_MIN_RATE * f64::from(all) || self.is_ejected(now) {
+            return;
+        }
+        let time = EJECTION_BASE.saturating_mul(1 << self.ejections.min(5)).min(EJECTION_MAX);
+        self.ejections = self.ejections.saturating_add(1);
+        self.ejected_until = now + time;
+        self.slow_start_since = Some(self.ejected_until);
+        self.window = SuccessWindow::default();
+    }
+
+    fn suspect(&mut self, why: Fault, now: Nanos) {
+        if self.health == Health::Up {
+            self.health = Health::Suspect { since: now, why };
+            self.probe.due = Some(now);
+        }
+    }
+
+    fn go_down(&mut self, why: Fault, now: Nanos, rng: &mut Rng) {
+        if self.is_down() {
+            return;
+        }
+        self.health = Health::Down { since: now, why };
+        self.slow_start_since = None;
+        self.schedule_probe(now, rng);
+    }
+
+    fn come_back(&mut self, now: Nanos) {
+        let probe = self.probe;
+        let keep = (self.ejections, self.last_success, self.last_server_error);
+        *self = Self { health: Health::Up, slow_start_since: Some(now), last_byte: now, probe, ..Self::default() };
+        (self.ejections, self.last_success, self.last_server_error) = keep;
+    }
+
+    fn schedule_probe(&mut self, now: Nanos, rng: &mut Rng) {
+        self.probe.due = Some(now + jittered(PROBE_INTERVAL, rng));
+    }
+}
+
+/// `d` shortened or lengthened by up to a fifth, so that replicas and backends do not act in step.
+pub(super) fn jittered(d: Duration, rng: &mut Rng) -> Duration {
+    let unit = (rng.next_u32() >> 8) as f32 / (1 << 24) as f32;
+    d.mul_f32(0.8 + 0.4 * unit)
+}
+
+fn silence(latency: &Latency, patience: Duration) -> Duration {
+    match latency.p99() {
+        Some(p99) => p99.saturating_mul(SILENCE_FACTOR).max(MIN_SILENCE).min(patience.max(MIN_SILENCE)),
+        None => patience.max(MIN_SILENCE),
+    }
+}
+
+/// Successes and requests of the last [`SUCCESS_WINDOW`], in ten buckets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct SuccessWindow {
+    buckets: [(u32, u32); 10],
+    /// Number of the newest bucket since the epoch.
+    newest: u64,
+}
+
+impl SuccessWindow {
+    fn record(&mut self, now: Nanos, ok: bool) {
+        self.advance(now);
+        let bucket = &mut self.buckets[(self.newest % 10) as usize];
+        bucket.0 += u32::from(ok);
+        bucket.1 += 1;
+    }
+
+    fn withdraw_failure(&mut self, now: Nanos) {
+        self.advance(now);
+        let bucket = &mut self.buckets[(self.newest % 10) as usize];
+        if bucket.1 > bucket.0 {
+            bucket.1 -= 1;
+        }
+    }
+
+    fn totals(&mut self, now: Nanos) -> (u32, u32) {
+        self.advance(now);
+        self.buckets.iter().fold((0, 0), |sum, b| (sum.0 + b.0, sum.1 + b.1))
+    }
+
+    fn advance(&mut self, now: Nanos) {
+        let number = now.0 / (SUCCESS_WINDOW.as_nanos() as u64 / 10);
+        let passed = number.saturating_sub(self.newest).min(10);
+        for i in 0..passed {
+            self.buckets[((self.newest + 1 + i) % 10) as usize] = (0, 0);
+        }
+        if passed == 10 {
+            self.buckets = Default::default();
+        }
+        self.newest = self.newest.max(number);
+    }
+}

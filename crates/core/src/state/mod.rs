@@ -1,0 +1,391 @@
+//! Everything that the core remembers, and how events change it.
+//!
+//! One [`State`] per gateway or simulated replica. It is written by two calls only: `decide` (see [`crate::route`])
+//! books what it hands out, and [`State::observe`] folds in what became of it, with at most four events an attempt.
+//! Observed state is kept by backend identity, so that a reload of the fleet file forgets nothing that is still true.
+
+pub mod cooldown;
+pub mod health;
+pub mod latency;
+pub mod retry_budget;
+pub mod spend;
+mod view;
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use self::{
+    cooldown::Cooldown,
+    health::{Effect, Liveness},
+    latency::Latency,
+    retry_budget::RetryBudget,
+    spend::Spend,
+};
+pub use self::view::View;
+use crate::{
+    Rng, cost,
+    facts::Moved,
+    fleet::{BackendId, CloudId, Fleet, KeyId, Model, ModelId},
+    record::{End, Fault, Usage},
+    route::split::{self, Contender},
+    units::{NanoUsd, Nanos},
+};
+
+/// A request that got a 500 from two backends is poison only if one of them answered another within this time.
+pub const POISON_WINDOW: Duration = Duration::from_secs(10);
+
+/// Names an attempt until it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AttemptId(u64);
+
+/// What the caller saw.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The first content of an answer has come, or all of one that does not stream.
+    Committed { attempt: AttemptId },
+    /// The attempt is over; its place is free again.
+    Ended { attempt: AttemptId, end: End, usage: Usage },
+    /// A probe taken by [`State::take_probe`] has its result.
+    Probed { backend: BackendId, result: Result<(), Fault> },
+    /// When the last byte came from a backend. Reported now and then, never per token.
+    Heard { backend: BackendId, last_byte: Nanos },
+    /// A request gave up waiting for headroom.
+    LeftQueue { model: ModelId },
+}
+
+/// The observed state of a fleet.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) observed: Observed,
+    /// Space for the contenders of one decision, kept so that deciding does not allocate.
+    pub(crate) scratch: Vec<Contender>,
+}
+
+/// What [`State`] has learned: serialisable, so that a decision can be replayed from it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    pub backends: Vec<BackendState>,
+    pub models: Vec<ModelState>,
+    pub clouds: Vec<Spend>,
+    /// Requests in flight per key.
+    pub keys: Vec<u32>,
+    pub(crate) attempts: Attempts,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BackendState {
+    pub in_flight: u32,
+    pub streams: u32,
+    streams_busy_since: Nanos,
+    others_busy_since: Nanos,
+    pub live: Liveness,
+    pub cooldown: Cooldown,
+    /// Time to first content of streams.
+    pub ttft: Latency,
+    /// Time to the whole answer of other requests.
+    pub answer: Latency,
+    pub drained: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ModelState {
+    pub tiers: Vec<TierState>,
+    pub retries: RetryBudget,
+    /// Requests waiting for headroom.
+    pub waiting: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TierState {
+    /// Weights in force, in the order of the tier's split: the file's, or an overlay's.
+    pub weights: Vec<u32>,
+    /// Requests owed to each backend of the split.
+    pub credits: Vec<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct InFlight {
+    backend: BackendId,
+    stream: bool,
+    trial: bool,
+    committed: bool,
+    reserved: NanoUsd,
+    started: Nanos,
+}
+
+impl State {
+    /// The state of a fleet that has just been configured: every backend in use, with a probe due at once.
+    ///
+    /// `rng` sets the phase of the weights where several gateway replicas share the traffic, so that they do not all
+    /// begin with the same backend.
+    pub fn new(fleet: Arc<Fleet>, now: Nanos, rng: &mut Rng) -> Self {
+        let backend = |_: &_| BackendState { live: Liveness::unproven(now), ..BackendState::default() };
+        let observed = Observed {
+            backends: fleet.backends.iter().map(backend).collect(),
+            models: fleet.models.iter().map(ModelState::new).collect(),
+            clouds: fleet.clouds.iter().map(|_| Spend::default()).collect(),
+            keys: vec![0; fleet.keys.len()],
+            attempts: Attempts::default(),
+        };
+        let scratch = Vec::with_capacity(fleet.backends.len());
+        let mut state = Self { fleet, observed, scratch };
+        if state.fleet.gateway.replicas.count() > 1 {
+            state.shift_phase(rng);
+        }
+        state
+    }
+
+    /// A state that decides exactly as the recorded one did, for explanations and replay.
+    pub fn restore(fleet: Arc<Fleet>, observed: Observed) -> Option<Self> {
+        let fits = observed.backends.len() == fleet.backends.len()
+            && observed.models.len() == fleet.models.len()
+            && observed.clouds.len() == fleet.clouds.len();
+        let scratch = Vec::with_capacity(fleet.backends.len());
+        fits.then_some(Self { fleet, observed, scratch })
+    }
+
+    /// The same state under a new fleet: what is still named the same keeps what was learned of it, and attempts in
+    /// flight still end where they began.
+    #[must_use]
+    pub fn under(self, fleet: Arc<Fleet>, now: Nanos, rng: &mut Rng) -> Self {
+        let mut next = Self::new(fleet, now, rng);
+        let to = next.fleet.clone();
+        let moved = Moved { from: &self.fleet, to: &to };
+        let places: Vec<_> = (0..self.fleet.backends.len()).map(|i| moved.backend(BackendId(i as u16))).collect();
+        next.observed.attempts = self.observed.attempts;
+        next.observed.attempts.rename(&places);
+        for (old, place) in self.observed.backends.into_iter().zip(places) {
+            if let Some(new) = place {
+                next.observed.backends[new.index()] = BackendState { drained: false, ..old };
+            }
+        }
+        for (i, old) in self.observed.clouds.into_iter().enumerate() {
+            if let Some(new) = moved.cloud(CloudId(i as u16)) {
+                next.observed.clouds[new.index()] = old;
+            }
+        }
+        for (i, old) in self.observed.models.into_iter().enumerate() {
+            if let Some(new) = moved.model(ModelId(i as u16)) {
+                next.observed.models[new.index()].retries = old.retries;
+                next.observed.models[new.index()].waiting = old.waiting;
+            }
+        }
+        for (i, old) in self.observed.keys.into_iter().enumerate() {
+            if let Some(new) = moved.key(KeyId(i as u16)) {
+                next.observed.keys[new.index()] = old;
+            }
+        }
+        next
+    }
+
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    pub fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    pub fn backend(&self, id: BackendId) -> &BackendState {
+        &self.observed.backends[id.index()]
+    }
+
+    /// Takes a backend out of use for new requests, or back in.
+    pub fn set_drained(&mut self, backend: BackendId, drained: bool) {
+        self.observed.backends[backend.index()].drained = drained;
+    }
+
+    /// Replaces the weights of one tier (from 0), in the order of its split; `None` restores the file's.
+    pub fn set_weights(&mut self, model: ModelId, tier: usize, weights: Option<&[u32]>) {
+        let split = &self.fleet.models[model.index()].tiers[tier].split;
+        let state = &mut self.observed.models[model.index()].tiers[tier];
+        let wanted = match weights {
+            Some(weights) => weights.to_vec(),
+            None => split.iter().map(|s| s.weight).collect(),
+        };
+        if state.weights != wanted {
+            state.weights = wanted;
+            state.credits.fill(0.0);
+        }
+    }
+
+    /// What the cloud has cost in the last hour and day, and what is reserved.
+    pub fn spend(&mut self, cloud: CloudId, now: Nanos) -> (NanoUsd, NanoUsd, NanoUsd) {
+        let spend = &mut self.observed.clouds[cloud.index()];
+        (spend.last_hour(now), spend.last_day(now), spend.reserved())
+    }
+
+    /// The next backend whose probe is due, booked as running. Call until it returns `None`.
+    pub fn take_probe(&mut self, now: Nanos) -> Option<BackendId> {
+        let due = self.observed.backends.iter_mut().position(|b| b.live.take_probe(now));
+        due.map(|i| BackendId(i as u16))
+    }
+
+    /// Folds in what the caller saw. `rng` jitters pauses.
+    pub fn observe(&mut self, event: Event, now: Nanos, rng: &mut Rng) -> Option<Effect> {
+        match event {
+            Event::Committed { attempt } => self.committed(attempt, now),
+            Event::Ended { attempt, end, usage } => self.ended(attempt, end, &usage, now, rng),
+            Event::Probed { backend, result } => {
+                return self.observed.backends[backend.index()].live.probed(result, now, rng);
+            }
+            Event::Heard { backend, last_byte } => self.heard(backend, last_byte, now),
+            Event::LeftQueue { model } => {
+                let waiting = &mut self.observed.models[model.index()].waiting;
+                *waiting = waiting.saturating_sub(1);
+            }
+        }
+        None
+    }
+
+    /// Books an attempt; the counterpart of [`Event::Ended`].
+    pub(crate) fn book(&mut self, backend: BackendId, stream: bool, trial: bool, now: Nanos, reserved: NanoUsd) -> AttemptId {
+        let state = &mut self.observed.backends[backend.index()];
+        if stream {
+            if state.streams == 0 {
+                state.streams_busy_since = now;
+            }
+            state.streams += 1;
+        } else if state.in_flight == state.streams {
+            state.others_busy_since = now;
+        }
+        state.in_flight += 1;
+        if trial {
+            state.cooldown.trial_started();
+        }
+        self.observed.clouds[self.fleet.backend(backend).cloud.index()].reserve(reserved);
+        self.observed.attempts.insert(InFlight { backend, stream, trial, committed: false, reserved, started: now })
+    }
+
+    fn committed(&mut self, id: AttemptId, now: Nanos) {
+        let Some(attempt) = self.observed.attempts.get_mut(id) else { return };
+        attempt.committed = true;
+        let state = &mut self.observed.backends[attempt.backend.index()];
+        let took = now.since(attempt.started);
+        if attempt.stream { state.ttft.record(took, now) } else { state.answer.record(took, now) }
+        state.live.committed(now);
+        state.cooldown.answered(attempt.trial, now);
+    }
+
+    fn ended(&mut self, id: AttemptId, end: End, usage: &Usage, now: Nanos, rng: &mut Rng) {
+        let Some(attempt) = self.observed.attempts.remove(id) else { return };
+        let backend = self.fleet.backend(attempt.backend);
+        let spent = cost::of_attempt(backend, usage).tokens;
+        self.observed.clouds[backend.cloud.index()].settle(attempt.reserved, spent, now);
+
+        let state = &mut self.observed.backends[attempt.backend.index()];
+        state.in_flight -= 1;
+        state.streams -= u32::from(attempt.stream);
+        match end {
+            End::Ok => state.live.completed(),
+            // It answered, so it is alive and not refusing; whether it can serve is not known from this.
+            End::ClientError(_) => state.cooldown.answered(attempt.trial, now),
+            End::Failed(Fault::Overloaded { status, retry_after }) => {
+                state.cooldown.refused(status, retry_after, attempt.trial, now, rng);
+                return;
+            }
+            End::Failed(fault) => state.live.fault(fault, now, rng),
+            End::ClientGone => {}
+        }
+        if attempt.trial && !attempt.committed {
+            state.cooldown.trial_wasted();
+        }
+    }
+
+    fn heard(&mut self, backend: BackendId, last_byte: Nanos, now: Nanos) {
+        let patience = self.first_token_patience(backend);
+        let state = &mut self.observed.backends[backend.index()];
+        if state.streams > 0 {
+            state.live.heard(last_byte, state.streams_busy_since, &state.ttft, patience, now);
+        } else if state.in_flight > 0 {
+            state.live.heard(last_byte, state.others_busy_since, &state.answer, patience, now);
+        }
+    }
+
+    /// The shortest time to first token that any model allows this backend.
+    pub fn first_token_patience(&self, id: BackendId) -> Duration {
+        let backend = self.fleet.backend(id);
+        let uses = |m: &&Model| m.tiers.iter().any(|t| t.split.iter().any(|s| s.backend == id));
+        let of_model = |m: &Model| m.timeouts.overridden_by(&backend.timeouts).first_token;
+        self.fleet.models.iter().filter(uses).map(of_model).min().unwrap_or(Duration::from_secs(20))
+    }
+
+    fn shift_phase(&mut self, rng: &mut Rng) {
+        use rand_core::Rng as _;
+        for tier in self.observed.models.iter_mut().flat_map(|m| &mut m.tiers) {
+            let contenders: Vec<Contender> = (tier.weights.iter().enumerate())
+                .filter(|(_, w)| **w > 0)
+                .map(|(index, w)| Contender { index, weight: f64::from(*w) })
+                .collect();
+            for _ in 0..rng.next_u32() % 1_009 {
+                split::choose(&mut tier.credits, &contenders);
+            }
+        }
+    }
+
+    /// Requests in flight of one key.
+    pub fn key_in_flight(&self, key: KeyId) -> u32 {
+        self.observed.keys[key.index()]
+    }
+}
+
+impl ModelState {
+    fn new(model: &Model) -> Self {
+        let tier = |split: &Vec<crate::fleet::Share>| TierState {
+            weights: split.iter().map(|s| s.weight).collect(),
+            credits: vec![0.0; split.len()],
+        };
+        Self { tiers: model.tiers.iter().map(|t| tier(&t.split)).collect(), ..Self::default() }
+    }
+}
+
+/// Attempts in flight, in reused slots: a late or repeated event for one that has ended finds another generation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Attempts {
+    slots: Vec<(u32, Option<InFlight>)>,
+    free: Vec<u32>,
+}
+
+impl Attempts {
+    fn insert(&mut self, attempt: InFlight) -> AttemptId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push((0, None));
+            self.slots.len() as u32 - 1
+        });
+        let (generation, slot) = &mut self.slots[index as usize];
+        *slot = Some(attempt);
+        AttemptId(u64::from(*generation) << 32 | u64::from(index))
+    }
+
+    fn get_mut(&mut self, id: AttemptId) -> Option<&mut InFlight> {
+        let (generation, slot) = self.slots.get_mut((id.0 & 0xffff_ffff) as usize)?;
+        if u64::from(*generation) == id.0 >> 32 { slot.as_mut() } else { None }
+    }
+
+    fn remove(&mut self, id: AttemptId) -> Option<InFlight> {
+        self.get_mut(id)?;
+        let index = (id.0 & 0xffff_ffff) as u32;
+        let (generation, slot) = &mut self.slots[index as usize];
+        *generation = generation.wrapping_add(1);
+        self.free.push(index);
+        slot.take()
+    }
+
+    /// Follows backends to their new places; attempts on those that are gone end without a trace.
+    fn rename(&mut self, moved: &[Option<BackendId>]) {
+        for index in 0..self.slots.len() {
+            let Some(attempt) = &mut self.slots[index].1 else { continue };
+            match moved[attempt.backend.index()] {
+                Some(new) => attempt.backend = new,
+                None => {
+                    self.slots[index] = (self.slots[index].0.wrapping_add(1), None);
+                    self.free.push(index as u32);
+                }
+            }
+        }
+    }
+}

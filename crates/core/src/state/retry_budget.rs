@@ -1,0 +1,65 @@
+//! How many further attempts a model may make: a fifth of its requests in the last ten seconds.
+//!
+//! Without a bound, an outage multiplies the load on whatever is left. A count over a sliding window rather than a
+//! token bucket, so that the bound holds in every window and not only on average. The floor lets a quiet model retry
+//! at all (Finagle's and Envoy's budgets have the same one).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Nanos;
+
+/// Retries per request.
+pub const RATIO: f64 = 0.2;
+/// Retries in a window that are always allowed.
+pub const FLOOR: u32 = 10;
+pub const WINDOW: Duration = Duration::from_secs(10);
+const BUCKETS: usize = 20;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryBudget {
+    requests: [u32; BUCKETS],
+    retries: [u32; BUCKETS],
+    newest: u64,
+}
+
+impl RetryBudget {
+    /// Every request deposits once, when it is first tried.
+    pub fn deposit(&mut self, now: Nanos) {
+        let i = self.advance(now);
+        self.requests[i] += 1;
+    }
+
+    /// Books one retry, or says that the budget is spent.
+    pub fn withdraw(&mut self, now: Nanos) -> bool {
+        let i = self.advance(now);
+        let spent: u32 = self.retries.iter().sum();
+        let allowed = spent < self.allowance();
+        self.retries[i] += u32::from(allowed);
+        allowed
+    }
+
+    /// Whether a retry would be allowed.
+    pub fn has_room(&mut self, now: Nanos) -> bool {
+        self.advance(now);
+        self.retries.iter().sum::<u32>() < self.allowance()
+    }
+
+    fn allowance(&self) -> u32 {
+        let requests: u32 = self.requests.iter().sum();
+        ((f64::from(requests) * RATIO) as u32).max(FLOOR)
+    }
+
+    fn advance(&mut self, now: Nanos) -> usize {
+        let number = now.0 / (WINDOW.as_nanos() as u64 / BUCKETS as u64);
+        let passed = number.saturating_sub(self.newest).min(BUCKETS as u64);
+        for i in 1..=passed {
+            let slot = ((number - passed + i) % BUCKETS as u64) as usize;
+            self.requests[slot] = 0;
+            self.retries[slot] = 0;
+        }
+        self.newest = self.newest.max(number);
+        (self.newest % BUCKETS as u64) as usize
+    }
+}

@@ -1,0 +1,407 @@
+//! One attempt on one backend, up to the commit: the first event with content of a stream, or the whole of another
+//! answer. Not the response head: vLLM answers 200 before it has done any work, so that a head proves nothing.
+//!
+//! Until then nothing has gone to the client and any failure may be tried elsewhere. Dropping the future closes the
+//! connection, which is how a hang-up, a verdict or a deadline reaches the engine.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use outrigger_core::{
+    fleet::{Backend, Engine, Timeouts},
+    record::Fault,
+    units::Nanos,
+};
+use outrigger_wire::{
+    error::UpstreamError,
+    request::RequestHead,
+    response, retry_after,
+    sse::{Event, SseFault, Splitter},
+    stream::{self, Chunk, Finish, Usage},
+};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::{
+    live::Upstream,
+    net::Clock,
+    pool::Lease,
+};
+
+/// Largest answer that is held whole.
+const MAX_BODY: usize = 64 << 20;
+/// Largest error body that is read.
+const MAX_ERROR_BODY: usize = 64 << 10;
+/// Most bytes of a stream held back before its first content.
+const MAX_HELD_EVENTS: usize = 1 << 20;
+
+/// Everything an attempt needs to know.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    pub upstream: &'a Upstream,
+    pub backend: &'a Backend,
+    pub timeouts: Timeouts,
+    pub head: &'a RequestHead,
+    pub body: &'a Bytes,
+    pub headers: &'a HeaderMap,
+    /// What the client is told the model's name is; `None` leaves the backend's own.
+    pub public_name: Option<&'a str>,
+    pub clock: Clock,
+}
+
+/// How an attempt went.
+#[derive(Debug)]
+pub enum Tried {
+    Whole(Whole),
+    Streaming(Streaming),
+    /// The backend says that the request is wrong; its answer is passed on.
+    ClientError(Whole),
+    Failed(Failed),
+}
+
+/// An answer that is complete.
+#[derive(Debug)]
+pub struct Whole {
+    pub status: StatusCode,
+    pub content_type: Option<HeaderValue>,
+    pub body: Bytes,
+    pub usage: Option<Usage>,
+    pub bytes_in: u64,
+}
+
+/// A failure, with the backend's own words where it had any.
+#[derive(Debug)]
+pub struct Failed {
+    pub fault: Fault,
+    pub answer: Option<Whole>,
+    pub bytes_in: u64,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self { fault, answer: None, bytes_in: 0 }
+    }
+}
+
+/// A stream whose first content has come.
+#[derive(Debug)]
+pub struct Streaming {
+    pub lease: Lease,
+    pub body: Incoming,
+    pub content_type: Option<HeaderValue>,
+    pub splitter: Splitter,
+    /// Bytes for the client that were held until the commit.
+    pub ready: Vec<u8>,
+    pub seen: Seen,
+}
+
+/// What a stream has said so far.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub usage: Option<Usage>,
+    /// Events with content: an estimate of the tokens where the engine reports none.
+    pub content_events: u64,
+    pub finished: bool,
+    pub done: bool,
+    pub bytes_in: u64,
+}
+
+/// What an event means for the relay.
+#[derive(Debug)]
+pub enum Step {
+    Forward(Bytes),
+    /// The usage chunk that only we had asked for.
+    Drop,
+    /// `[DONE]`.
+    Done(Bytes),
+    Failed(Failed),
+    /// An error that is the client's.
+    ClientError(Whole),
+}
+
+pub async fn run(plan: &Plan<'_>) -> Tried {
+    match run_inner(plan).await {
+        Ok(tried) => tried,
+        Err(failed) => Tried::Failed(failed),
+    }
+}
+
+async fn run_inner(plan: &Plan<'_>) -> Result<Tried, Failed> {
+    let started = Instant::now();
+    let (response, lease) = send(plan).await?;
+    plan.upstream.heard(plan.clock.now());
+    let status = response.status();
+    if !status.is_success() {
+        return refused(plan, response, lease).await;
+    }
+    if plan.head.stream {
+        let deadline = started + plan.timeouts.first_token;
+        return first_content(plan, response, lease, deadline).await;
+    }
+    whole(plan, response, lease).await
+}
+
+/// Sends the request and waits for the response head. A pooled connection that turns out to be dead before any byte of
+/// an answer is replaced by a fresh one, once: the engine had closed it, and that is nobody's fault.
+async fn send(plan: &Plan<'_>) -> Result<(Response<Incoming>, Lease), Fault> {
+    let connect_timeout = plan.timeouts.connect;
+    let lease = plan.upstream.pool.lease(connect_timeout).await?;
+    let reused = lease.reused;
+    match send_on(plan, lease).await {
+        Err(Fault::Reset) if reused => {
+            plan.upstream.pool.forget_idle();
+            let fresh = plan.upstream.pool.fresh(connect_timeout).await?;
+            send_on(plan, fresh).await
+        }
+        other => other,
+    }
+}
+
+async fn send_on(plan: &Plan<'_>, mut lease: Lease) -> Result<(Response<Incoming>, Lease), Fault> {
+    let request = request(plan);
+    let answer = async {
+        lease.sender().ready().await.map_err(|_| Fault::Reset)?;
+        lease.sender().send_request(request).await.map_err(|e| if e.is_parse() { Fault::BadBody } else { Fault::Reset })
+    };
+    let response = if plan.head.stream {
+        timeout(plan.timeouts.headers, answer).await.map_err(|_| Fault::HeadersTimeout)??
+    } else {
+        answer.await?
+    };
+    Ok((response, lease))
+}
+
+fn request(plan: &Plan<'_>) -> Request<Full<Bytes>> {
+    let ask_usage = declares_usage(plan.backend.engine);
+    let body = plan.head.rewrite(plan.body, &plan.backend.model, ask_usage);
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    let path = format!("{}{}", plan.upstream.base_path, plan.head.endpoint.path());
+    *request.uri_mut() = path.parse().expect("a base path and an endpoint make a path");
+    forwarded_headers(plan.headers, request.headers_mut());
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, plan.upstream.authority.clone());
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // A compressed stream would hide the commit point.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(key) = &plan.upstream.authorization {
+        headers.insert(header::AUTHORIZATION, key.clone());
+    }
+    request
+}
+
+/// Engines that send usage in a last chunk when asked to. Text Generation Inference refuses unknown options.
+fn declares_usage(engine: Engine) -> bool {
+    !matches!(engine, Engine::Tgi)
+}
+
+/// Headers of the client that go on to the backend: all but credentials, hop-by-hop ones and our own.
+fn forwarded_headers(from: &HeaderMap, to: &mut HeaderMap) {
+    const NEVER: [&str; 22] = [
+        "authorization", "proxy-authorization", "proxy-authenticate", "x-api-key", "api-key", "cookie", "host",
+        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+        "content-length", "content-encoding", "accept-encoding", "content-type", "expect", "openai-organization",
+        "openai-project", "x-session-id",
+    ];
+    let named_by_connection: Vec<String> = (from.get_all(header::CONNECTION).iter())
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(',').map(|n| n.trim().to_ascii_lowercase()))
+        .collect();
+    for (name, value) in from {
+        let text = name.as_str();
+        let ours = text.starts_with("x-outrigger-");
+        if !ours && !NEVER.contains(&text) && !named_by_connection.iter().any(|n| n == text) {
+            to.append(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Reads a stream up to its first content, holding back what comes before.
+async fn first_content(
+    plan: &Plan<'_>,
+    response: Response<Incoming>,
+    lease: Lease,
+    deadline: Instant,
+) -> Result<Tried, Failed> {
+    let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
+    let is_stream = content_type.as_ref().and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with("text/event-stream"));
+    if !is_stream {
+        return Err(Fault::BadBody.into());
+    }
+    let mut body = response.into_body();
+    let mut splitter = Splitter::default();
+    let mut seen = Seen::default();
+    let mut ready = Vec::new();
+    loop {
+        let frame = timeout_at(deadline, body.frame()).await.map_err(|_| Fault::FirstTokenTimeout)?;
+        let data = match frame {
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            Some(Err(_)) => return Err(Fault::Reset.into()),
+            // A stream without content that ends in order is not an answer.
+            None => return Err(Fault::BadBody.into()),
+        };
+        plan.upstream.heard(plan.clock.now());
+        seen.bytes_in += data.len() as u64;
+        splitter.push(data);
+        while let Some(event) = splitter.next() {
+            match read_event(plan, event, &mut seen, stream::inspect) {
+                Step::Forward(bytes) => ready.extend_from_slice(&bytes),
+                Step::Drop => {}
+                Step::Done(_) => return Err(Fault::BadBody.into()),
+                Step::Failed(failed) => return Err(failed),
+                Step::ClientError(whole) => return Ok(Tried::ClientError(whole)),
+            }
+            if seen.content_events > 0 {
+                return Ok(Tried::Streaming(Streaming { lease, body, content_type, splitter, ready, seen }));
+            }
+        }
+        if ready.len() + splitter.buffered() > MAX_HELD_EVENTS {
+            return Err(Fault::BadBody.into());
+        }
+    }
+}
+
+type Inspect = fn(outrigger_wire::request::Endpoint, &[u8]) -> Result<Chunk, stream::ChunkFault>;
+
+/// What one event means, and the bytes that go to the client for it.
+pub fn read_event(plan: &Plan<'_>, event: Result<Event, SseFault>, seen: &mut Seen, inspect: Inspect) -> Step {
+    let Ok(event) = event else { return Step::Failed(Fault::BadBody.into()) };
+    let Some(data) = &event.data else { return Step::Forward(event.raw) };
+    let Ok(chunk) = inspect(plan.head.endpoint, data) else { return Step::Failed(Fault::BadBody.into()) };
+    if chunk.done {
+        seen.done = true;
+        return Step::Done(event.raw);
+    }
+    if let Some(error) = &chunk.error {
+        return error_event(plan, error, data);
+    }
+    if chunk.finishes.iter().any(|f| matches!(f, Finish::Abort | Finish::Error)) {
+        return Step::Failed(Fault::Cut.into());
+    }
+    if seen.content_events == 0 && chunk.model.as_ref().is_some_and(|span| !is_own_model(plan.backend, &data[span.clone()])) {
+        return Step::Failed(Fault::WrongModel.into());
+    }
+    seen.finished |= !chunk.finishes.is_empty();
+    seen.content_events += u64::from(chunk.content);
+    seen.usage = chunk.usage.or(seen.usage);
+    if chunk.usage_only && !plan.head.include_usage {
+        return Step::Drop;
+    }
+    Step::Forward(match plan.public_name {
+        Some(name) => stream::with_model(&event, &chunk, name),
+        None => event.raw,
+    })
+}
+
+/// An error inside a stream that had answered 200: the same as that error's status would have been.
+fn error_event(plan: &Plan<'_>, error: &UpstreamError, data: &Bytes) -> Step {
+    let status = error.status.and_then(|s| StatusCode::from_u16(s).ok()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let answer = Whole {
+        status,
+        content_type: Some(HeaderValue::from_static("application/json")),
+        body: data.clone(),
+        usage: None,
+        bytes_in: data.len() as u64,
+    };
+    match classify(status, &HeaderMap::new(), plan.clock.now()) {
+        Some(fault) => Step::Failed(Failed { fault, bytes_in: answer.bytes_in, answer: Some(answer) }),
+        None => Step::ClientError(answer),
+    }
+}
+
+async fn whole(plan: &Plan<'_>, response: Response<Incoming>, lease: Lease) -> Result<Tried, Failed> {
+    let status = response.status();
+    let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
+    let body = collect(plan, response.into_body(), MAX_BODY).await?;
+    plan.upstream.pool.give_back(lease);
+    let bytes_in = body.len() as u64;
+    let view = response::inspect_body(plan.head.endpoint, &body).map_err(|_| Failed { bytes_in, ..Fault::BadBody.into() })?;
+    if let Some(error) = &view.error {
+        return match error_event(plan, error, &body) {
+            Step::ClientError(answer) => Ok(Tried::ClientError(answer)),
+            Step::Failed(failed) => Err(failed),
+            _ => Err(Fault::BadBody.into()),
+        };
+    }
+    if view.finishes.iter().any(|f| matches!(f, Finish::Abort | Finish::Error)) {
+        return Err(Failed { bytes_in, ..Fault::Reset.into() });
+    }
+    if view.model_span.as_ref().is_some_and(|span| !is_own_model(plan.backend, &body[span.clone()])) {
+        return Err(Failed { bytes_in, ..Fault::WrongModel.into() });
+    }
+    let usage = view.usage;
+    let body = plan.public_name.map_or_else(|| body.clone(), |name| response::with_model(&body, &view, name));
+    Ok(Tried::Whole(Whole { status, content_type, body, usage, bytes_in }))
+}
+
+/// An answer that is not a success: the client's fault, backpressure, or the backend's.
+async fn refused(plan: &Plan<'_>, response: Response<Incoming>, lease: Lease) -> Result<Tried, Failed> {
+    let status = response.status();
+    let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
+    let fault = classify(status, response.headers(), plan.clock.now());
+    let body = match collect(plan, response.into_body(), MAX_ERROR_BODY).await {
+        Ok(body) => {
+            plan.upstream.pool.give_back(lease);
+            body
+        }
+        Err(_) => Bytes::new(),
+    };
+    let bytes_in = body.len() as u64;
+    let answer = Whole { status, content_type, body, usage: None, bytes_in };
+    match fault {
+        Some(fault) => Err(Failed { fault, answer: Some(answer), bytes_in }),
+        None => Ok(Tried::ClientError(answer)),
+    }
+}
+
+/// What a status that is not a success says about the backend; `None` when it is about the request.
+pub fn classify(status: StatusCode, headers: &HeaderMap, now: Nanos) -> Option<Fault> {
+    let code = status.as_u16();
+    match code {
+        429 | 503 => Some(Fault::Overloaded { status: code, retry_after: wait(headers, now) }),
+        401 | 403 => Some(Fault::Auth),
+        404 | 405 | 501 | 505 => Some(Fault::WrongModel),
+        408 | 500..=599 => Some(Fault::Status(code)),
+        400..=499 => None,
+        // A redirect is never followed: backends come from the fleet file only.
+        _ => Some(Fault::BadBody),
+    }
+}
+
+fn wait(headers: &HeaderMap, now: Nanos) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+    let asked = retry_after::Headers {
+        retry_after: text("retry-after"),
+        retry_after_ms: text("retry-after-ms"),
+        reset_requests: text("x-ratelimit-reset-requests"),
+        reset_tokens: text("x-ratelimit-reset-tokens"),
+    };
+    asked.wait(now.0 / 1_000_000_000)
+}
+
+async fn collect(plan: &Plan<'_>, mut body: Incoming, limit: usize) -> Result<Bytes, Failed> {
+    let mut parts = Vec::new();
+    let mut total = 0;
+    while let Some(frame) = body.frame().await {
+        let data = frame.map_err(|_| Failed { bytes_in: total as u64, ..Fault::Reset.into() })?.into_data().unwrap_or_default();
+        plan.upstream.heard(plan.clock.now());
+        total += data.len();
+        if total > limit {
+            return Err(Failed { bytes_in: total as u64, ..Fault::BadBody.into() });
+        }
+        parts.push(data);
+    }
+    Ok(match parts.len() {
+        1 => parts.swap_remove(0),
+        _ => parts.concat().into(),
+    })
+}
+
+/// Whether an answer's `model` (as it stands in the JSON, quotes included) is what the backend is configured to serve.
+/// Hosted APIs answer with a dated version of the name they were asked for.
+pub fn is_own_model(backend: &Backend, quoted: &[u8]) -> bool {
+    let Ok(name) = serde_json::from_slice::<String>(quoted) else { return false };
+    name == backend.model || (backend.engine == Engine::Openai && name.starts_with(&backend.model))
+}

@@ -1,0 +1,278 @@
+//! The loop at the heart: decide, attempt, observe, and decide again.
+//!
+//! A loop and not a stack of layers, so that a stranger can read it: three calls, and what ends it. Everything that it
+//! knows about backends it asks of the core, and everything that happens it reports back.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use outrigger_core::{
+    cost,
+    fleet::{Fleet, Reveal},
+    record::{AttemptRecord, End, Fault, TokensSource, Usage},
+    route::{Attempt, Decision, Reject, RejectReason},
+    units::{Bytes as ByteCount, Tokens},
+};
+use outrigger_wire::{request::RequestHead, stream};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    attempt::{self, Failed, Plan, Streaming, Tried, Whole},
+    intake::Held,
+    live::{Decided, InFlight, Live, Ticket, Upstream},
+    raised,
+    reply::{self, Failure, Note},
+};
+
+/// A request on its way through the gateway.
+#[derive(Debug)]
+pub struct Call {
+    pub ticket: Ticket,
+    pub head: RequestHead,
+    pub headers: HeaderMap,
+    pub body: Option<Held>,
+    pub arrived: Instant,
+    /// The model's name as the client knows it.
+    pub public_name: String,
+    pub reveal: Reveal,
+    pub attempts: Vec<Made>,
+}
+
+/// An attempt that is over, with the fleet its numbers refer to.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub fleet: Arc<Fleet>,
+    pub record: AttemptRecord,
+}
+
+/// Where an answer comes from, for headers and records.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub fleet: Arc<Fleet>,
+    pub upstream: Arc<Upstream>,
+    pub attempt: Attempt,
+    pub started: Instant,
+    pub ttft: Option<Duration>,
+}
+
+/// How the loop ended.
+#[derive(Debug)]
+pub enum Dispatched<'a> {
+    /// The answer, complete and already accounted.
+    Whole(Source, Whole),
+    /// A stream that has begun; its attempt is still in flight.
+    Stream(Source, Streaming, InFlight<'a>),
+    Failure(Failure),
+    /// Passed on from the last backend that failed, in its own words.
+    Upstream(Whole),
+    ClientGone,
+}
+
+/// What may interrupt an attempt.
+enum Interrupt {
+    Gone,
+    OutOfTime,
+    Abandoned,
+    Stopping,
+}
+
+pub async fn dispatch<'a>(live: &'a Live, call: &mut Call, gone: &mut (impl Future<Output = ()> + Unpin), stop: &mut watch::Receiver<bool>) -> Dispatched<'a> {
+    let mut last: Option<Failed> = None;
+    loop {
+        let decided = live.decide(&mut call.ticket);
+        call.ticket.history.waiting = false;
+        let attempt = match decided.decision {
+            Decision::Attempt(attempt) => attempt,
+            Decision::Queue { .. } => {
+                call.ticket.history.waiting = true;
+                tokio::select! {
+                    () = live.headroom() => continue,
+                    () = &mut *gone => {
+                        live.left_queue(&mut call.ticket);
+                        return Dispatched::ClientGone;
+                    }
+                }
+            }
+            Decision::Reject(reject) => return ended(live, call, &reject, &decided, last),
+        };
+        let Some(upstream) = decided.upstream.clone() else { continue };
+        if !call.attempts.is_empty() {
+            live.events.metrics().retried(&call.public_name);
+        }
+        let source = Source { fleet: decided.fleet, upstream, attempt, started: Instant::now(), ttft: None };
+        match try_once(live, call, source, gone, stop).await {
+            Ok(dispatched) => return dispatched,
+            Err(failed) => last = Some(failed),
+        }
+    }
+}
+
+/// One attempt from booking to its end or its commit. `Err` when another may be made.
+async fn try_once<'a>(
+    live: &'a Live,
+    call: &mut Call,
+    mut source: Source,
+    gone: &mut (impl Future<Output = ()> + Unpin),
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Dispatched<'a>, Failed> {
+    let guard = InFlight::new(live, source.attempt.id);
+    let Some(bytes) = call.body.as_ref().map(|held| held.bytes.clone()) else { return Ok(Dispatched::ClientGone) };
+    let plan = plan(live, call, &source, &bytes);
+    let mut verdicts = source.upstream.verdicts();
+    let deadline = call.arrived + plan.timeouts.total;
+    let tried = tokio::select! {
+        biased;
+        tried = attempt::run(&plan) => Ok(tried),
+        () = &mut *gone => Err(Interrupt::Gone),
+        () = sleep_until(deadline) => Err(Interrupt::OutOfTime),
+        _ = verdicts.changed() => Err(Interrupt::Abandoned),
+        () = raised(stop) => Err(Interrupt::Stopping),
+    };
+    let took = source.started.elapsed();
+    let dispatched = match tried {
+        Ok(Tried::Streaming(stream)) => {
+            guard.committed();
+            source.ttft = Some(took);
+            return Ok(Dispatched::Stream(source, stream, guard));
+        }
+        Ok(Tried::Whole(whole)) => {
+            guard.committed();
+            let usage = usage_of(call, whole.usage, 0);
+            close(call, &source, guard, End::Ok, usage, whole.bytes_in);
+            Dispatched::Whole(source, whole)
+        }
+        Ok(Tried::ClientError(whole)) => {
+            let end = End::ClientError(whole.status.as_u16());
+            close(call, &source, guard, end, Usage::default(), whole.bytes_in);
+            Dispatched::Upstream(whole)
+        }
+        Ok(Tried::Failed(failed)) => return failed_over(call, &source, guard, failed),
+        Err(Interrupt::Abandoned) => return failed_over(call, &source, guard, Fault::Abandoned.into()),
+        Err(Interrupt::Gone) => {
+            close(call, &source, guard, End::ClientGone, Usage::default(), 0);
+            Dispatched::ClientGone
+        }
+        Err(Interrupt::OutOfTime) => {
+            close(call, &source, guard, End::Failed(Fault::TotalTimeout), Usage::default(), 0);
+            Dispatched::Failure(reply::upstream_failed(Fault::TotalTimeout, &call.public_name))
+        }
+        Err(Interrupt::Stopping) => {
+            close(call, &source, guard, End::Failed(Fault::Local), Usage::default(), 0);
+            Dispatched::Failure(stopping())
+        }
+    };
+    Ok(dispatched)
+}
+
+fn failed_over<'a>(call: &mut Call, source: &Source, guard: InFlight<'a>, failed: Failed) -> Result<Dispatched<'a>, Failed> {
+    close(call, source, guard, End::Failed(failed.fault), Usage::default(), failed.bytes_in);
+    // The ticket follows a reload only when it decides, so that it still counts backends as this attempt did.
+    call.ticket.history.failed(source.attempt.backend, failed.fault);
+    Err(failed)
+}
+
+pub fn plan<'a>(live: &Live, call: &'a Call, source: &'a Source, body: &'a Bytes) -> Plan<'a> {
+    let backend = source.fleet.backend(source.attempt.backend);
+    let model = source.fleet.model_by_name(&call.public_name);
+    let timeouts = model.map(|m| source.fleet.model(m).timeouts).unwrap_or_default();
+    Plan {
+        upstream: &source.upstream,
+        backend,
+        timeouts: timeouts.overridden_by(&backend.timeouts),
+        head: &call.head,
+        body,
+        headers: &call.headers,
+        public_name: (!source.attempt.substitute).then_some(call.public_name.as_str()),
+        clock: live.clock,
+    }
+}
+
+/// Ends an attempt in the core and keeps its record.
+pub fn close(call: &mut Call, source: &Source, guard: InFlight<'_>, end: End, usage: Usage, bytes_in: u64) {
+    let backend = source.fleet.backend(source.attempt.backend);
+    call.attempts.push(Made {
+        fleet: source.fleet.clone(),
+        record: AttemptRecord {
+            backend: source.attempt.backend,
+            tier: source.attempt.tier,
+            end,
+            reason: source.attempt.reason,
+            ttft: source.ttft,
+            duration: source.started.elapsed(),
+            usage,
+            bytes_out: ByteCount(call.ticket.facts.body_bytes.0),
+            bytes_in: ByteCount(bytes_in),
+            cost: cost::of_attempt(backend, &usage),
+        },
+    });
+    guard.ended(end, usage);
+}
+
+/// The engine's count, or an estimate from the prompt's bytes and the events that came.
+pub fn usage_of(call: &Call, reported: Option<stream::Usage>, content_events: u64) -> Usage {
+    match reported {
+        Some(usage) => Usage {
+            prompt: Tokens(usage.prompt),
+            output: Tokens(usage.output),
+            cached: Tokens(usage.cached.unwrap_or(0)),
+            source: TokensSource::Engine,
+        },
+        None => Usage {
+            prompt: call.ticket.facts.prompt_tokens,
+            output: Tokens(content_events),
+            cached: Tokens(0),
+            source: TokensSource::Estimated,
+        },
+    }
+}
+
+/// No attempt is left: the last backend's own answer where the request was at fault there, else why nobody served.
+fn ended<'a>(live: &Live, call: &Call, reject: &Reject, decided: &Decided, last: Option<Failed>) -> Dispatched<'a> {
+    let notes = reply::notes(&decided.fleet, &decided.candidates, live.clock.now());
+    let Some(last) = last else {
+        let mut failure = reply::rejected(reject, &call.public_name);
+        failure.backends = notes;
+        return Dispatched::Failure(failure);
+    };
+    let own_words = matches!(last.fault, Fault::Status(_)) || reject.why == RejectReason::Poison;
+    if let (true, Some(answer)) = (own_words, last.answer) {
+        return Dispatched::Upstream(answer);
+    }
+    let mut failure = reply::upstream_failed(last.fault, &call.public_name);
+    if failure.retry_after.is_some() {
+        failure.retry_after = reject.retry_after.or(failure.retry_after);
+    }
+    failure.backends = with_attempts(call, notes);
+    Dispatched::Failure(failure)
+}
+
+/// What each tried backend did, before what kept the others out.
+fn with_attempts(call: &Call, others: Vec<Note>) -> Vec<Note> {
+    let mut notes: Vec<Note> = (call.attempts.iter())
+        .filter_map(|made| match made.record.end {
+            End::Failed(fault) => {
+                let backend = made.fleet.backend(made.record.backend).name.clone();
+                let retry_after = match fault {
+                    Fault::Overloaded { retry_after, .. } => retry_after,
+                    _ => None,
+                };
+                Some(Note { backend, reason: fault.as_str(), retry_after })
+            }
+            _ => None,
+        })
+        .collect();
+    for note in others {
+        if notes.iter().all(|n| n.backend != note.backend) {
+            notes.push(note);
+        }
+    }
+    notes
+}
+
+pub fn stopping() -> Failure {
+    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "gateway_stopping", "the gateway is shutting down; retry, another one will answer")
+}

@@ -1,0 +1,142 @@
+//! Reading a request: its whole body within bounds, and the few members that routing needs.
+//!
+//! The body has to be held until the answer commits, because a failover sends it again. So it counts against one
+//! budget of held bytes for all requests; a request that does not fit is turned away rather than queued in memory.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use outrigger_core::fleet::{Fleet, Limits, ModelId};
+use outrigger_wire::{
+    json,
+    request::{self, Endpoint, RequestHead},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+
+use crate::reply::Failure;
+
+/// Deepest nesting of a request's JSON.
+const MAX_DEPTH: usize = 128;
+
+/// A body and its share of the budget, released together.
+#[derive(Debug)]
+pub struct Held {
+    pub bytes: Bytes,
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// Reads a body of at most `limits.body_bytes`, in at most `limits.read_timeout`.
+pub async fn read(headers: &HeaderMap, body: Incoming, limits: &Limits, held: &Arc<Semaphore>) -> Result<Held, Failure> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|v| v != "identity") {
+        let message = "compressed request bodies are not accepted; send the body without Content-Encoding";
+        return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_encoding", message));
+    }
+    if body.size_hint().lower() > limits.body_bytes {
+        return Err(too_large(limits));
+    }
+    let deadline = Instant::now() + limits.read_timeout;
+    collect(body, limits, held, deadline).await
+}
+
+async fn collect(mut body: Incoming, limits: &Limits, held: &Arc<Semaphore>, deadline: Instant) -> Result<Held, Failure> {
+    let mut bytes = BytesMut::with_capacity(body.size_hint().lower().min(1 << 20) as usize);
+    let mut permits = Vec::new();
+    loop {
+        let frame = timeout_at(deadline, body.frame()).await.map_err(|_| too_slow(limits.read_timeout))?;
+        let Some(frame) = frame else { break };
+        let frame = frame.map_err(|_| Failure::invalid("incomplete_body", "the request body ended early"))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if (bytes.len() + data.len()) as u64 > limits.body_bytes {
+            return Err(too_large(limits));
+        }
+        let permit = held.clone().try_acquire_many_owned(data.len() as u32).map_err(|_| full())?;
+        permits.push(permit);
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Held { bytes: bytes.freeze(), _permits: permits })
+}
+
+/// Reads what routing needs, and finds the model.
+pub fn parse(endpoint: Endpoint, body: &[u8], fleet: &Fleet) -> Result<(RequestHead, ModelId), Failure> {
+    let head = request::parse(endpoint, body, &json::Limits { max_depth: MAX_DEPTH })
+        .map_err(|fault| Failure::invalid(fault.code(), fault.message()).param(fault.param()))?;
+    match fleet.model_by_name(&head.model) {
+        Some(model) => Ok((head, model)),
+        None => Err(unknown_model(&head.model, fleet)),
+    }
+}
+
+pub fn unknown_model(name: &str, fleet: &Fleet) -> Failure {
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
+    let hint = match nearest(name, fleet) {
+        Some(near) => format!("did you mean '{near}'? "),
+        None => String::new(),
+    };
+    let message = format!("the model '{shown}' does not exist here; {hint}GET /v1/models lists them");
+    Failure::new(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message).param(Some("model"))
+}
+
+/// The public name closest to `name`, if it is close enough to be a slip.
+fn nearest<'a>(name: &str, fleet: &'a Fleet) -> Option<&'a str> {
+    if name.len() > 128 {
+        return None;
+    }
+    let names = fleet.models.iter().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases));
+    let scored = names.map(|n| (distance(name, n), n.as_str()));
+    scored.min().filter(|(d, near)| *d <= near.len().max(name.len()) / 2).map(|(_, near)| near)
+}
+
+/// Levenshtein's edit distance, over bytes.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(!x.eq_ignore_ascii_case(y));
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn too_large(limits: &Limits) -> Failure {
+    let message = format!("the request body is larger than {} bytes; send less, or raise gateway.limits.body", limits.body_bytes);
+    Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", message)
+}
+
+fn too_slow(allowed: Duration) -> Failure {
+    let message = format!("the request body did not arrive within {} s", allowed.as_secs());
+    Failure::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", message)
+}
+
+fn full() -> Failure {
+    let mut failure = Failure::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "service_unavailable",
+        "held_bytes",
+        "the gateway holds as many request bodies as it may; retry later",
+    );
+    failure.retry_after = Some(Duration::from_secs(1));
+    failure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_distance_ignores_case_and_counts_slips() {
+        assert_eq!(distance("llama-70b", "Llama-70b"), 0);
+        assert_eq!(distance("lama-70b", "llama-70b"), 1);
+        assert_eq!(distance("gpt-4", "llama-70b"), 7);
+    }
+}

@@ -1,0 +1,106 @@
+//! The data plane: one request from socket to socket, and the admin listener beside it.
+//!
+//! Read the files in the order of a request: [`serve`] accepts it, [`auth`] says whose it is, [`intake`] reads it, the
+//! core admits it, [`dispatch`] decides and tries until an [`attempt`] commits, [`relay`] passes the answer on, and
+//! [`account`] writes it down. Beside that way stand [`live`] (the decision core behind its lock), [`probe`],
+//! [`overlays`], [`events`] (every log line and metric), [`pool`] and [`net`] (connections), [`reply`] (errors),
+//! [`models`] and [`admin`].
+
+pub mod account;
+pub mod admin;
+pub mod attempt;
+pub mod auth;
+pub mod body;
+pub mod dispatch;
+pub mod events;
+pub mod intake;
+pub mod live;
+pub mod models;
+pub mod net;
+pub mod overlays;
+pub mod pool;
+pub mod probe;
+pub mod relay;
+pub mod reply;
+pub mod serve;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinHandle};
+
+use self::{
+    admin::{Access, Reload},
+    events::{Events, Outputs},
+    live::{Live, Loaded},
+    net::{Accept, Clock, Connect},
+    overlays::Overlays,
+};
+
+/// What a gateway needs from the outside.
+pub struct Setup {
+    pub loaded: Loaded,
+    pub data: Arc<dyn Accept>,
+    pub admin: tokio::net::TcpListener,
+    pub connector: Arc<dyn Connect>,
+    pub outputs: Outputs,
+    pub access: Access,
+    pub reload: Arc<Reload>,
+    pub seed: u64,
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").field("data", &self.data).field("admin", &self.admin).finish_non_exhaustive()
+    }
+}
+
+/// A gateway that serves until [`Running::stop`].
+#[derive(Debug)]
+pub struct Running {
+    pub live: Arc<Live>,
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    drain: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    data: JoinHandle<()>,
+}
+
+/// Starts serving. Fails when an address cannot be read, the state folder cannot be used, or the fleet cannot be served.
+pub fn start(setup: Setup) -> io::Result<Running> {
+    let gateway = &setup.loaded.fleet.gateway;
+    let overlays = Overlays::open(gateway.state_dir.as_deref())?;
+    let events = Events::start(setup.outputs)?;
+    events.metrics().starts_with();
+    let live = Live::new(&setup.loaded, Clock::start(), setup.connector, events, overlays, setup.seed);
+    let live = Arc::new(live.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?);
+    let (listen, admin) = (setup.data.local_addr()?, setup.admin.local_addr()?);
+    let (drain, draining) = watch::channel(false);
+    let (stop, stopping) = watch::channel(false);
+    let data = tokio::spawn(serve::run(live.clone(), setup.data, draining, stopping.clone()));
+    tokio::spawn(probe::run(live.clone(), stopping.clone()));
+    tokio::spawn(admin::run(live.clone(), setup.admin, setup.access, setup.reload));
+    Ok(Running { live, listen, admin, drain, stop, data })
+}
+
+impl Running {
+    /// Stops accepting, lets requests in flight end for as long as the fleet's drain time, then ends the rest with an
+    /// error. `true` when all ended by themselves.
+    pub async fn stop(self) -> bool {
+        self.live.start_draining();
+        let allowed = self.live.snapshot().fleet.gateway.drain;
+        self.drain.send_replace(true);
+        let mut data = self.data;
+        if tokio::time::timeout(allowed, &mut data).await.is_ok() {
+            self.stop.send_replace(true);
+            return true;
+        }
+        self.stop.send_replace(true);
+        drop(tokio::time::timeout(Duration::from_secs(5), data).await);
+        false
+    }
+}
+
+/// Resolves once `flag` is true; also when nobody can raise it any more.
+pub(crate) async fn raised(flag: &mut watch::Receiver<bool>) {
+    drop(flag.wait_for(|raised| *raised).await);
+}

@@ -1,0 +1,421 @@
+//! What is true now: the decision core behind its lock, the fleet in force, and the connections to each backend.
+//!
+//! One lock for the whole core. A decision takes about a microsecond, so that the lock is not what a gateway runs out
+//! of first; it is never held across an await. Everything that does not change between reloads is in a [`Snapshot`]
+//! that readers hold without a lock.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use outrigger_core::{
+    Rng,
+    facts::{Facts, History, Moved},
+    fleet::{Backend, BackendId, Fleet, KeyId},
+    record::{End, Fault, Usage},
+    route::{Candidate, Decision, Reject},
+    state::{AttemptId, Event, State, health::Effect},
+    units::Nanos,
+};
+use rand_core::SeedableRng as _;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::{
+    auth::KeyRing,
+    events::{DecisionLine, Events},
+    net::{Clock, Connect},
+    overlays::Overlays,
+    pool::Pool,
+};
+
+/// Decisions kept for `GET /api/v1/decisions/{id}`.
+const RECENT_DECISIONS: usize = 4_096;
+
+/// A fleet together with what its secrets resolved to.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub fleet: Arc<Fleet>,
+    pub secrets: Secrets,
+}
+
+/// Values behind the fleet file's references, in the order of the fleet. Never printed.
+#[derive(Clone, Default)]
+pub struct Secrets {
+    pub backend_keys: Vec<Option<String>>,
+    pub key_hashes: Vec<Vec<[u8; 32]>>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(…)")
+    }
+}
+
+/// What stays the same between two reloads.
+#[derive(Debug)]
+pub struct Snapshot {
+    pub fleet: Arc<Fleet>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub keys: KeyRing,
+}
+
+/// One backend as the data plane sees it; kept over a reload while its identity and key stay the same.
+#[derive(Debug)]
+pub struct Upstream {
+    pub name: String,
+    pub pool: Pool,
+    pub authority: HeaderValue,
+    /// The path of the base URL, without a trailing slash.
+    pub base_path: String,
+    pub authorization: Option<HeaderValue>,
+    /// When the last byte came from it.
+    last_byte: AtomicU64,
+    /// Counts verdicts; those who wait on the backend without having delivered anything watch it.
+    abandoned: watch::Sender<u64>,
+}
+
+impl Upstream {
+    pub fn heard(&self, now: Nanos) {
+        self.last_byte.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    pub fn verdicts(&self) -> watch::Receiver<u64> {
+        self.abandoned.subscribe()
+    }
+}
+
+/// A request's place in the core's eyes, kept in step with reloads.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    pub request_id: String,
+    pub fleet: Arc<Fleet>,
+    pub facts: Facts,
+    pub history: History,
+}
+
+/// A decision together with the fleet and the backend's connections that it was made on.
+#[derive(Debug)]
+pub struct Decided {
+    pub decision: Decision,
+    pub fleet: Arc<Fleet>,
+    pub upstream: Option<Arc<Upstream>>,
+    /// Verdict of each candidate, for error bodies and logs.
+    pub candidates: Vec<Candidate>,
+}
+
+/// What `GET /api/v1/decisions/{id}` shows.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    pub request_id: String,
+    pub at: Nanos,
+    pub fleet: Arc<Fleet>,
+    pub attempt: usize,
+    pub decision: Decision,
+    pub candidates: Vec<Candidate>,
+}
+
+#[derive(Debug)]
+struct Core {
+    state: State,
+    rng: Rng,
+    snapshot: Arc<Snapshot>,
+    recent: VecDeque<Explained>,
+}
+
+#[derive(Debug)]
+pub struct Live {
+    pub clock: Clock,
+    pub events: Events,
+    pub overlays: Overlays,
+    /// Bytes of bodies that may still be held.
+    pub held: Arc<Semaphore>,
+    core: Mutex<Core>,
+    snapshot: ArcSwap<Snapshot>,
+    /// Something ended: those who wait for headroom decide again.
+    headroom: Notify,
+    draining: AtomicBool,
+    connector: Arc<dyn Connect>,
+}
+
+impl Live {
+    pub fn new(loaded: &Loaded, clock: Clock, connector: Arc<dyn Connect>, events: Events, overlays: Overlays, seed: u64) -> Result<Self, String> {
+        let mut rng = Rng::seed_from_u64(seed);
+        let snapshot = Arc::new(Snapshot::build(loaded, None, &connector)?);
+        let state = State::new(loaded.fleet.clone(), clock.now(), &mut rng);
+        let held = loaded.fleet.gateway.limits.held_bytes.min(Semaphore::MAX_PERMITS as u64) as usize;
+        let live = Self {
+            clock,
+            events,
+            overlays,
+            held: Arc::new(Semaphore::new(held)),
+            core: Mutex::new(Core { state, rng, snapshot: snapshot.clone(), recent: VecDeque::new() }),
+            snapshot: ArcSwap::new(snapshot),
+            headroom: Notify::new(),
+            draining: AtomicBool::new(false),
+            connector,
+        };
+        live.apply_overlays();
+        Ok(live)
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks the core what to do with a request now.
+    pub fn decide(&self, ticket: &mut Ticket) -> Decided {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let core = &mut *core;
+        if !follow(ticket, core.state.fleet()) {
+            let decision = Decision::Reject(Reject { why: outrigger_core::route::RejectReason::NoBackend, retry_after: None });
+            return Decided { decision, fleet: core.state.fleet().clone(), upstream: None, candidates: Vec::new() };
+        }
+        let view = self.events.logs_decisions().then(|| (core.state.view(&ticket.facts), core.rng.clone()));
+        let mut candidates = Vec::with_capacity(8);
+        let decision = core.state.decide(&ticket.facts, &ticket.history, now, &mut core.rng, &mut candidates);
+        let fleet = core.state.fleet().clone();
+        core.remember(ticket, now, decision, &candidates);
+        let upstream = match decision {
+            Decision::Attempt(a) => Some(core.snapshot.upstreams[a.backend.index()].clone()),
+            _ => None,
+        };
+        if let Some((view, rng)) = view {
+            self.events.decision(&DecisionLine::new(ticket, now, &rng, &view, &decision, &candidates));
+        }
+        Decided { decision, fleet, upstream, candidates }
+    }
+
+    /// Tells the core what became of something.
+    pub fn observe(&self, event: Event) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let core = &mut *core;
+        let effect = core.state.observe(event, now, &mut core.rng);
+        if let (Some(Effect::Abandon), Event::Probed { backend, .. }) = (effect, event) {
+            core.snapshot.upstreams[backend.index()].abandoned.send_modify(|n| *n += 1);
+        }
+        if matches!(event, Event::Ended { .. } | Event::Probed { .. }) {
+            self.headroom.notify_waiters();
+        }
+    }
+
+    /// Books a request for its key.
+    pub fn admit(&self, ticket: &mut Ticket) -> Result<(), Reject> {
+        let mut core = self.core();
+        follow(ticket, core.state.fleet());
+        core.state.admit(ticket.facts.key)
+    }
+
+    pub fn settle(&self, ticket: &mut Ticket) {
+        let mut core = self.core();
+        follow(ticket, core.state.fleet());
+        core.state.settle(ticket.facts.key);
+    }
+
+    pub fn left_queue(&self, ticket: &mut Ticket) {
+        let mut core = self.core();
+        let core = &mut *core;
+        if follow(ticket, core.state.fleet()) {
+            let event = Event::LeftQueue { model: ticket.facts.model };
+            core.state.observe(event, self.clock.now(), &mut core.rng);
+        }
+    }
+
+    /// Resolves when something has ended, so that there may be headroom.
+    pub async fn headroom(&self) {
+        // Longer than any notification takes, short enough that a missed one is not felt.
+        const RECHECK: Duration = Duration::from_millis(100);
+        drop(tokio::time::timeout(RECHECK, self.headroom.notified()).await);
+    }
+
+    /// Backends whose probe is due, booked as running, each with its connections.
+    pub fn take_probes(&self) -> Vec<(BackendId, Arc<Fleet>, Arc<Upstream>)> {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let mut due = Vec::new();
+        while let Some(backend) = core.state.take_probe(now) {
+            due.push((backend, core.state.fleet().clone(), core.snapshot.upstreams[backend.index()].clone()));
+        }
+        due
+    }
+
+    /// A probe that began under `fleet` has its result; it counts only if that backend is still there.
+    pub fn probed(&self, backend: BackendId, fleet: &Arc<Fleet>, result: Result<(), Fault>) {
+        let here = { Moved { from: fleet, to: &self.snapshot().fleet }.backend(backend) };
+        if let Some(backend) = here {
+            self.report_last_bytes();
+            self.observe(Event::Probed { backend, result });
+        }
+    }
+
+    /// Passes on when each busy backend was last heard, so that the core can notice silence.
+    pub fn report_last_bytes(&self) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let core = &mut *core;
+        for i in 0..core.snapshot.upstreams.len() {
+            let backend = BackendId(i as u16);
+            if core.state.backend(backend).in_flight > 0 {
+                let last_byte = Nanos(core.snapshot.upstreams[i].last_byte.load(Ordering::Relaxed));
+                core.state.observe(Event::Heard { backend, last_byte }, now, &mut core.rng);
+            }
+        }
+    }
+
+    /// Puts a new fleet in force. Requests in flight go on where they are.
+    pub fn replace(&self, loaded: &Loaded) -> Result<(), String> {
+        let mut core = self.core();
+        let next = Arc::new(Snapshot::build(loaded, Some(&core.snapshot), &self.connector)?);
+        let core = &mut *core;
+        core.state = core.state.clone().under(loaded.fleet.clone(), self.clock.now(), &mut core.rng);
+        core.snapshot = next.clone();
+        self.snapshot.store(next);
+        self.overlays.apply_to(&mut core.state);
+        Ok(())
+    }
+
+    /// Brings the core in line with the overlays in force.
+    pub fn apply_overlays(&self) {
+        self.overlays.apply_to(&mut self.core().state);
+    }
+
+    /// Runs `read` on the core, for the admin API.
+    pub fn with_state<T>(&self, read: impl FnOnce(&mut State) -> T) -> T {
+        read(&mut self.core().state)
+    }
+
+    pub fn decisions(&self, request_id: &str) -> Vec<Explained> {
+        self.core().recent.iter().filter(|d| d.request_id == request_id).cloned().collect()
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        // A panic while deciding leaves counts that are still consistent; refusing to serve would be worse.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    fn remember(&mut self, ticket: &Ticket, at: Nanos, decision: Decision, candidates: &[Candidate]) {
+        if self.recent.len() == RECENT_DECISIONS {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Explained {
+            request_id: ticket.request_id.clone(),
+            at,
+            fleet: ticket.fleet.clone(),
+            attempt: ticket.history.attempts() + 1,
+            decision,
+            candidates: candidates.to_vec(),
+        });
+    }
+}
+
+/// Brings a ticket in step with the fleet in force. `false` when its model is gone.
+fn follow(ticket: &mut Ticket, fleet: &Arc<Fleet>) -> bool {
+    if Arc::ptr_eq(&ticket.fleet, fleet) {
+        return true;
+    }
+    let moved = Moved { from: &ticket.fleet, to: fleet };
+    let Some(facts) = moved.facts(&ticket.facts) else { return false };
+    ticket.history = moved.history(&ticket.history);
+    ticket.facts = facts;
+    ticket.fleet = fleet.clone();
+    true
+}
+
+/// Releases an attempt on every way out: also when the task that made it is dropped.
+#[derive(Debug)]
+pub struct InFlight<'a> {
+    live: &'a Live,
+    id: Option<AttemptId>,
+}
+
+impl<'a> InFlight<'a> {
+    pub fn new(live: &'a Live, id: AttemptId) -> Self {
+        Self { live, id: Some(id) }
+    }
+
+    pub fn committed(&self) {
+        if let Some(attempt) = self.id {
+            self.live.observe(Event::Committed { attempt });
+        }
+    }
+
+    pub fn ended(mut self, end: End, usage: Usage) {
+        if let Some(attempt) = self.id.take() {
+            self.live.observe(Event::Ended { attempt, end, usage });
+        }
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.id.take() {
+            self.live.observe(Event::Ended { attempt, end: End::ClientGone, usage: Usage::default() });
+        }
+    }
+}
+
+impl Snapshot {
+    fn build(loaded: &Loaded, previous: Option<&Self>, connector: &Arc<dyn Connect>) -> Result<Self, String> {
+        let upstream = |(i, backend): (usize, &Backend)| {
+            let key = loaded.secrets.backend_keys.get(i).cloned().flatten();
+            let fresh = Upstream::new(backend, key.as_deref(), connector)?;
+            let kept = previous.and_then(|p| p.kept(backend, fresh.authorization.as_ref()));
+            Ok(kept.unwrap_or_else(|| Arc::new(fresh)))
+        };
+        let upstreams = loaded.fleet.backends.iter().enumerate().map(upstream).collect::<Result<_, String>>()?;
+        let hashes = loaded.secrets.key_hashes.iter().enumerate();
+        let keys = KeyRing::new(hashes.flat_map(|(i, all)| all.iter().map(move |h| (*h, KeyId(i as u16)))), !loaded.fleet.keys.is_empty());
+        Ok(Self { fleet: loaded.fleet.clone(), upstreams, keys })
+    }
+
+    fn kept(&self, backend: &Backend, authorization: Option<&HeaderValue>) -> Option<Arc<Upstream>> {
+        let at = self.fleet.backends.iter().position(|b| b.identity() == backend.identity())?;
+        let upstream = &self.upstreams[at];
+        (upstream.authorization.as_ref() == authorization).then(|| upstream.clone())
+    }
+}
+
+impl Upstream {
+    fn new(backend: &Backend, key: Option<&str>, connector: &Arc<dyn Connect>) -> Result<Self, String> {
+        let wrong = |what: &str| format!("backend {}: {what}", backend.name);
+        let uri: http::Uri = backend.url.parse().map_err(|_| wrong("its url cannot be parsed"))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(wrong("only http:// urls can be served; put a TLS proxy in front of it or use its plain port"));
+        }
+        let authority = uri.authority().ok_or_else(|| wrong("its url has no host"))?;
+        let port = authority.port_u16().unwrap_or(80);
+        let host = authority.host().trim_matches(['[', ']']).to_owned();
+        let bearer = |key: &str| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| wrong("its api_key has characters that a header cannot carry"))?;
+            value.set_sensitive(true);
+            Ok::<_, String>(value)
+        };
+        Ok(Self {
+            name: backend.name.clone(),
+            pool: Pool::new(connector.clone(), host, port),
+            authority: HeaderValue::from_str(authority.as_str()).map_err(|_| wrong("its url has no proper host"))?,
+            base_path: uri.path().trim_end_matches('/').to_owned(),
+            authorization: key.map(bearer).transpose()?,
+            last_byte: AtomicU64::new(0),
+            abandoned: watch::Sender::new(0),
+        })
+    }
+}

@@ -1,0 +1,130 @@
+//! Probes: one real one-token generation, because a readiness endpoint that says 200 does not mean that the engine can
+//! generate, and does not say which model it serves.
+//!
+//! The core decides which backend is to be probed and when; this only asks and reports back. It also tells the core,
+//! ten times a second, when each busy backend was last heard, so that silence is noticed.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use outrigger_core::{
+    fleet::{Backend, BackendId, Engine, Fleet},
+    record::Fault,
+};
+use outrigger_wire::{request::Endpoint, response};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{
+    attempt::{classify, is_own_model},
+    live::{Live, Upstream},
+    net::Clock,
+    raised,
+};
+
+/// How often the core is asked whose probe is due.
+const TICK: Duration = Duration::from_millis(25);
+/// Ticks between two reports of when backends were last heard.
+const HEARD_EVERY: u32 = 4;
+/// Ticks between two rounds of closing idle connections and ending overlays.
+const HOUSEKEEPING_EVERY: u32 = 40;
+/// A probe that takes longer than this says "silent", whatever the deadline of real requests.
+const LONGEST: Duration = Duration::from_secs(5);
+const MAX_ANSWER: usize = 1 << 20;
+
+/// Marks a probe, so that a backend's operator can tell it from traffic.
+pub const HEADER: &str = "x-outrigger-probe";
+
+pub async fn run(live: Arc<Live>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for n in 0_u32.. {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = raised(&mut stop) => return,
+        }
+        if n.is_multiple_of(HEARD_EVERY) {
+            live.report_last_bytes();
+        }
+        if n.is_multiple_of(HOUSEKEEPING_EVERY) {
+            housekeeping(&live);
+        }
+        for (backend, fleet, upstream) in live.take_probes() {
+            let live = live.clone();
+            tokio::spawn(async move {
+                let result = probe(&live, backend, &fleet, &upstream).await;
+                live.events.metrics().probed(&fleet, backend, result.as_ref().map_or_else(|f| f.as_str(), |()| "ok"));
+                live.probed(backend, &fleet, result);
+            });
+        }
+    }
+}
+
+fn housekeeping(live: &Live) {
+    for upstream in &live.snapshot().upstreams {
+        upstream.pool.close_stale();
+    }
+    if live.overlays.expire(live.clock.now()) {
+        live.apply_overlays();
+    }
+}
+
+async fn probe(live: &Live, id: BackendId, fleet: &Fleet, upstream: &Upstream) -> Result<(), Fault> {
+    let backend = fleet.backend(id);
+    let patience = live.with_state(|state| state.first_token_patience(id)).min(LONGEST);
+    let connect = backend.timeouts.connect.unwrap_or(Duration::from_secs(1));
+    let generation = async {
+        match ask(backend, upstream, Endpoint::Chat, connect, live.clock).await {
+            // Alive, but not a chat model: an embeddings model, perhaps.
+            Err(Fault::WrongModel) => ask(backend, upstream, Endpoint::Embeddings, connect, live.clock).await,
+            other => other,
+        }
+    };
+    timeout(patience, generation).await.unwrap_or(Err(Fault::FirstTokenTimeout))
+}
+
+/// Asks for one token on a connection of its own, so that a pooled one cannot mislead.
+async fn ask(backend: &Backend, upstream: &Upstream, endpoint: Endpoint, connect: Duration, clock: Clock) -> Result<(), Fault> {
+    let mut lease = upstream.pool.fresh(connect).await?;
+    let response = lease.sender().send_request(request(backend, upstream, endpoint)).await.map_err(|e| if e.is_parse() { Fault::BadBody } else { Fault::Reset })?;
+    let status = response.status();
+    if !status.is_success() {
+        return match classify(status, response.headers(), clock.now()) {
+            Some(fault) => Err(fault),
+            // It understood the request well enough to refuse it: it is alive.
+            None if status == StatusCode::BAD_REQUEST => Ok(()),
+            None => Err(Fault::WrongModel),
+        };
+    }
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|_| Fault::BadBody)?.to_bytes();
+    let view = response::inspect_body(endpoint, &body).map_err(|_| Fault::BadBody)?;
+    if view.error.is_some() {
+        return Err(Fault::Status(500));
+    }
+    match view.model_span {
+        Some(span) if !is_own_model(backend, &body[span.clone()]) => Err(Fault::WrongModel),
+        _ => Ok(()),
+    }
+}
+
+fn request(backend: &Backend, upstream: &Upstream, endpoint: Endpoint) -> Request<Full<Bytes>> {
+    let bound = if backend.engine == Engine::Openai { "max_completion_tokens" } else { "max_tokens" };
+    let body = match endpoint {
+        Endpoint::Embeddings => serde_json::json!({ "model": backend.model, "input": "ping" }),
+        _ => serde_json::json!({ "model": backend.model, "messages": [{ "role": "user", "content": "ping" }], bound: 1 }),
+    };
+    let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
+    *request.method_mut() = Method::POST;
+    let path = format!("{}{}", upstream.base_path, endpoint.path());
+    *request.uri_mut() = path.parse().expect("a base path and an endpoint make a path");
+    let headers: &mut HeaderMap = request.headers_mut();
+    headers.insert(header::HOST, upstream.authority.clone());
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(HEADER, HeaderValue::from_static("1"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    if let Some(key) = &upstream.authorization {
+        headers.insert(header::AUTHORIZATION, key.clone());
+    }
+    request
+}

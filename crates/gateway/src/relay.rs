@@ -1,0 +1,151 @@
+//! After the commit: a stream goes to the client event by event, untouched but for the model's name and a usage chunk
+//! that only the gateway had asked for.
+//!
+//! Nothing is replayed from here on. A stream that breaks ends with a typed error event: never with `[DONE]` and never
+//! silently, because a client cannot tell a short answer from a whole one.
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use outrigger_core::{
+    fleet::Reveal,
+    record::{End, Fault},
+};
+use outrigger_wire::stream;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, timeout, timeout_at},
+};
+
+use crate::{
+    attempt::{Plan, Seen, Step, Streaming, read_event},
+    dispatch::stopping,
+    live::Upstream,
+    pool::Lease,
+    raised, reply,
+};
+
+/// Pieces that may wait for a slow client before the backend is no longer read. A piece is at most one read of the
+/// backend's socket, so that a stalled reader costs a few hundred KiB at the very most.
+pub const PIECES: usize = 8;
+/// How long to wait for the end of a body after `[DONE]`, so that its connection can be kept.
+const TAIL: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// How a stream ended, and what it said.
+#[derive(Debug)]
+pub struct Relayed {
+    pub end: End,
+    pub seen: Seen,
+}
+
+pub async fn relay(plan: &Plan<'_>, stream: Streaming, to: mpsc::Sender<Bytes>, reveal: Reveal, stop: &mut watch::Receiver<bool>) -> Relayed {
+    let Streaming { lease, mut body, mut splitter, ready, mut seen, .. } = stream;
+    let mut end = if to.send(ready.into()).await.is_err() { Some(End::ClientGone) } else { None };
+    let mut idle_until = Instant::now() + plan.timeouts.idle;
+    while end.is_none() {
+        let (out, ended, events) = drain(plan, &mut splitter, &mut seen);
+        if events > 0 {
+            idle_until = Instant::now() + plan.timeouts.idle;
+        }
+        if !out.is_empty() && to.send(out).await.is_err() {
+            end = Some(End::ClientGone);
+            break;
+        }
+        if ended.is_some() {
+            end = ended;
+            break;
+        }
+        let frame = tokio::select! {
+            biased;
+            frame = timeout_at(idle_until, body.frame()) => frame,
+            () = to.closed() => {
+                end = Some(End::ClientGone);
+                break;
+            }
+            () = raised(stop) => {
+                drop(to.send(stopping().to_event(reveal)).await);
+                return Relayed { end: End::Failed(Fault::Local), seen };
+            }
+        };
+        match frame {
+            Ok(Some(Ok(frame))) => {
+                let data = frame.into_data().unwrap_or_default();
+                plan.upstream.heard(plan.clock.now());
+                seen.bytes_in += data.len() as u64;
+                splitter.push(data);
+            }
+            Ok(Some(Err(_)) | None) => end = Some(End::Failed(Fault::Cut)),
+            Err(_) => end = Some(End::Failed(Fault::Stalled)),
+        }
+    }
+    let end = end.unwrap_or(End::Failed(Fault::Cut));
+    match end {
+        End::Failed(fault) => {
+            let name = plan.public_name.unwrap_or(&plan.backend.model);
+            drop(to.send(reply::upstream_failed(fault, name).to_event(reveal)).await);
+        }
+        End::Ok => {
+            drop(to);
+            keep_connection(plan.upstream, lease, body).await;
+        }
+        End::ClientError(_) | End::ClientGone => {}
+    }
+    Relayed { end, seen }
+}
+
+/// Takes every complete event out of the splitter: the bytes for the client, and how the stream ended if it did.
+fn drain(plan: &Plan<'_>, splitter: &mut outrigger_wire::sse::Splitter, seen: &mut Seen) -> (Bytes, Option<End>, usize) {
+    let mut first: Option<Bytes> = None;
+    let mut joined: Vec<u8> = Vec::new();
+    let mut events = 0;
+    let mut ended = None;
+    while let Some(event) = splitter.next() {
+        let is_comment = matches!(&event, Ok(e) if e.data.is_none());
+        let bytes = match read_event(plan, event, seen, stream::inspect_committed) {
+            Step::Forward(bytes) => bytes,
+            Step::Drop => Bytes::new(),
+            Step::Done(bytes) => {
+                // `[DONE]` proves nothing: vLLM sends it after an error too.
+                if seen.finished {
+                    ended = Some(End::Ok);
+                    bytes
+                } else {
+                    ended = Some(End::Failed(Fault::Cut));
+                    Bytes::new()
+                }
+            }
+            Step::Failed(_) | Step::ClientError(_) => {
+                ended = Some(End::Failed(Fault::Cut));
+                Bytes::new()
+            }
+        };
+        events += usize::from(!is_comment);
+        match (&mut first, joined.is_empty()) {
+            (None, _) => first = Some(bytes),
+            (Some(one), true) => {
+                joined.extend_from_slice(one);
+                joined.extend_from_slice(&bytes);
+            }
+            (Some(_), false) => joined.extend_from_slice(&bytes),
+        }
+        if ended.is_some() {
+            break;
+        }
+    }
+    let out = if joined.is_empty() { first.unwrap_or_default() } else { joined.into() };
+    (out, ended, events)
+}
+
+/// Reads what is left of a body that is over, so that its connection can serve again.
+async fn keep_connection(upstream: &Upstream, lease: Lease, mut body: hyper::body::Incoming) {
+    let rest = async {
+        while let Some(frame) = body.frame().await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    if timeout(TAIL, rest).await.unwrap_or(false) {
+        upstream.pool.give_back(lease);
+    }
+}

@@ -1,0 +1,171 @@
+//! Answers that the gateway gives itself, all errors in OpenAI's shape.
+//!
+//! Every error says what to do next, and never what a backend's address or key is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use outrigger_core::{
+    fleet::{Fleet, Reveal},
+    record::Fault,
+    route::{Candidate, Reject, RejectReason, Verdict},
+    units::Nanos,
+};
+use outrigger_wire::error::{BackendNote, ErrorBody};
+
+use crate::body::Answer;
+
+pub const REQUEST_ID: &str = "x-outrigger-request-id";
+
+/// An error before it is written down.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub status: StatusCode,
+    /// OpenAI's `error.type`.
+    pub kind: &'static str,
+    pub code: &'static str,
+    pub message: String,
+    pub param: Option<&'static str>,
+    pub retry_after: Option<Duration>,
+    pub backends: Vec<Note>,
+}
+
+/// Why one backend did not serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub backend: String,
+    pub reason: &'static str,
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    pub fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, kind, code, message: message.into(), param: None, retry_after: None, backends: Vec::new() }
+    }
+
+    pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message)
+    }
+
+    #[must_use]
+    pub fn param(mut self, param: Option<&'static str>) -> Self {
+        self.param = param;
+        self
+    }
+
+    pub fn to_response(&self, request_id: &str, reveal: Reveal) -> Response<Answer> {
+        let body = self.to_body(reveal);
+        let mut response = json(self.status, body, request_id);
+        if let Some(wait) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
+        }
+        response
+    }
+
+    /// The error as the last event of a stream.
+    pub fn to_event(&self, reveal: Reveal) -> Bytes {
+        self.with_body(reveal, |body| body.to_event())
+    }
+
+    fn to_body(&self, reveal: Reveal) -> Bytes {
+        self.with_body(reveal, |body| body.to_bytes())
+    }
+
+    fn with_body(&self, reveal: Reveal, write: impl FnOnce(&ErrorBody<'_>) -> Bytes) -> Bytes {
+        let notes: Vec<BackendNote<'_>> = (self.backends.iter())
+            .map(|n| BackendNote { backend: &n.backend, reason: n.reason, retry_after_s: n.retry_after.map(ceil_seconds) })
+            .collect();
+        let shown = reveal == Reveal::Id && !notes.is_empty();
+        write(&ErrorBody {
+            message: &self.message,
+            kind: self.kind,
+            param: self.param,
+            code: Some(self.code),
+            backends: shown.then_some(notes.as_slice()),
+        })
+    }
+}
+
+pub fn json(status: StatusCode, body: Bytes, request_id: &str) -> Response<Answer> {
+    let mut response = Response::new(Answer::whole(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// Why each backend was not chosen, in the words of the fleet file.
+pub fn notes(fleet: &Fleet, candidates: &[Candidate], now: Nanos) -> Vec<Note> {
+    let mut notes: Vec<Note> = Vec::with_capacity(candidates.len());
+    for c in candidates.iter().filter(|c| !c.verdict.is_eligible()) {
+        let reason = match c.verdict {
+            Verdict::Down { why } | Verdict::Suspect { why } => why.as_str(),
+            other => other.as_str(),
+        };
+        let retry_after = match c.verdict {
+            Verdict::CoolingDown { until, .. } => Some(until.since(now)),
+            _ => None,
+        };
+        let backend = fleet.backend(c.backend).name.clone();
+        if notes.iter().all(|n| n.backend != backend) {
+            notes.push(Note { backend, reason, retry_after });
+        }
+    }
+    notes
+}
+
+/// The answer to a request that the core turned away without an attempt.
+pub fn rejected(reject: &Reject, model: &str) -> Failure {
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    let (status, kind, message) = match reject.why {
+        RejectReason::NoBackend => (unavailable, "service_unavailable", format!("no backend of model '{model}' can serve now; retry later")),
+        RejectReason::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", format!("every backend of model '{model}' is rate limited; retry after the time given")),
+        RejectReason::Saturated => (unavailable, "service_unavailable", format!("every backend of model '{model}' is at its limit; retry later")),
+        RejectReason::SubstituteDenied => (unavailable, "service_unavailable", format!("model '{model}' cannot serve now, and this key does not accept a substitute; retry later")),
+        RejectReason::CloudNotAllowed => (StatusCode::FORBIDDEN, "permission_error", format!("model '{model}' is only served from clouds that this key may not use; ask the operator")),
+        RejectReason::SpendLimit => (unavailable, "service_unavailable", format!("the backends of model '{model}' that are left have reached their spend limit; retry later")),
+        RejectReason::KeyLimit => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "this key has as many requests in flight as it may; retry when one has ended".to_owned()),
+        RejectReason::AllTried | RejectReason::RetryBudget | RejectReason::Poison => {
+            (StatusCode::BAD_GATEWAY, "upstream_error", format!("the backends of model '{model}' failed on this request"))
+        }
+    };
+    let mut failure = Failure::new(status, kind, reject.why.as_str(), message);
+    failure.retry_after = match reject.why {
+        RejectReason::CloudNotAllowed | RejectReason::Poison => None,
+        _ => Some(reject.retry_after.unwrap_or(Duration::from_secs(1))),
+    };
+    failure
+}
+
+/// The answer to a request whose last attempt failed and that may not be tried again.
+pub fn upstream_failed(fault: Fault, model: &str) -> Failure {
+    let bad = StatusCode::BAD_GATEWAY;
+    let late = StatusCode::GATEWAY_TIMEOUT;
+    let (status, code, message) = match fault {
+        Fault::Dns | Fault::Refused | Fault::Reset | Fault::Abandoned => (bad, "backend_unreachable", "could not be reached"),
+        Fault::Tls => (bad, "backend_tls", "failed the TLS handshake"),
+        Fault::ConnectTimeout | Fault::HeadersTimeout | Fault::FirstTokenTimeout | Fault::TotalTimeout => (late, "backend_timeout", "did not answer in time"),
+        Fault::Overloaded { status: 429, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "is rate limited"),
+        Fault::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "is overloaded"),
+        Fault::Auth => (bad, "upstream_auth", "does not accept the gateway's key; the operator has to look"),
+        Fault::WrongModel => (bad, "wrong_model", "does not serve the model it is configured for; the operator has to look"),
+        Fault::BadBody => (bad, "bad_upstream_body", "sent an answer that cannot be read"),
+        Fault::Status(_) => (bad, "upstream_error", "failed"),
+        Fault::Cut => (bad, "upstream_cut", "broke off the answer; what came before is incomplete"),
+        Fault::Stalled => (bad, "upstream_stalled", "went silent in the middle of the answer; what came before is incomplete"),
+        Fault::Local => (StatusCode::SERVICE_UNAVAILABLE, "gateway_resources", "could not be called: the gateway is out of sockets"),
+    };
+    let mut failure = Failure::new(status, "upstream_error", code, format!("the backend of model '{model}' {message}"));
+    if let Fault::Overloaded { retry_after, .. } = fault {
+        failure.retry_after = Some(retry_after.unwrap_or(Duration::from_secs(1)));
+    }
+    failure
+}
+
+fn ceil_seconds(d: Duration) -> u64 {
+    d.as_secs() + u64::from(d.subsec_nanos() > 0)
+}

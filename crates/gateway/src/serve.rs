@@ -1,0 +1,375 @@
+//! The data listener: accepts connections, finds what a request asks for, and hands it to a task of its own.
+//!
+//! One task per request, apart from the connection's: when a client hangs up, hyper drops the connection's side, the
+//! task sees its channel closed, lets go of the backend at once, and still writes its record. Nothing is done in a
+//! destructor that matters.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use outrigger_core::{
+    facts::{Facts, History},
+    fleet::{KeyId, ModelId, Reveal},
+    record::{End, Fault, Outcome},
+    units::{Bytes as ByteCount, Tokens},
+};
+use outrigger_wire::request::Endpoint;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use crate::{
+    account::{self, Ending},
+    attempt::Whole,
+    body::Answer,
+    dispatch::{self, Call, Dispatched, Source},
+    intake,
+    live::{Live, Snapshot, Ticket},
+    models,
+    net::{Accept, BoxStream},
+    raised, relay,
+    reply::{self, Failure},
+};
+
+/// Two seconds of grace between "no new connections" and "these are closed": enough for an answer on its way.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// Accepts until told to stop; then lets requests in flight end, up to the fleet's drain time.
+pub async fn run(live: Arc<Live>, listener: Arc<dyn Accept>, mut drain: watch::Receiver<bool>, stop: watch::Receiver<bool>) {
+    let connections = live.snapshot().fleet.gateway.limits.connections;
+    let places = Arc::new(Semaphore::new(connections));
+    let (closed, mut all_closed) = mpsc::channel::<()>(1);
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = raised(&mut drain) => break,
+        };
+        let Ok((stream, _peer)) = accepted else {
+            // Out of descriptors: accepting at full speed would only burn the processor.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let (live, drain, stop, closed) = (live.clone(), drain.clone(), stop.clone(), closed.clone());
+        tokio::spawn(async move {
+            live.events.metrics().connection_opened();
+            connection(&live, stream, drain, stop).await;
+            live.events.metrics().connection_closed();
+            drop((place, closed));
+        });
+    }
+    drop((closed, listener));
+    all_closed.recv().await;
+}
+
+async fn connection(live: &Arc<Live>, stream: BoxStream, mut drain: watch::Receiver<bool>, mut stop: watch::Receiver<bool>) {
+    let limits = live.snapshot().fleet.gateway.limits.clone();
+    let service = {
+        let (live, stop) = (live.clone(), stop.clone());
+        service_fn(move |request| {
+            let (live, stop) = (live.clone(), stop.clone());
+            async move { Ok::<_, Infallible>(answer(live, request, stop).await) }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.read_timeout)
+        .max_buf_size(limits.head_bytes.max(8_192))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let finished = tokio::select! {
+        result = connection.as_mut() => Some(result),
+        () = raised(&mut drain) => None,
+    };
+    if finished.is_some() {
+        return;
+    }
+    connection.as_mut().graceful_shutdown();
+    let hard_stop = async {
+        raised(&mut stop).await;
+        tokio::time::sleep(CLOSE_GRACE).await;
+    };
+    tokio::select! {
+        _ = connection => {}
+        () = hard_stop => {}
+    }
+}
+
+async fn answer(live: Arc<Live>, request: Request<Incoming>, stop: watch::Receiver<bool>) -> Response<Answer> {
+    let arrived = Instant::now();
+    let request_id = request_id();
+    let path = request.uri().path();
+    match (request.method(), path) {
+        (&Method::GET | &Method::HEAD, "/healthz") => return text(StatusCode::OK, "ok\n"),
+        (&Method::GET | &Method::HEAD, "/readyz") => return ready(&live),
+        _ => {}
+    }
+    let snapshot = live.snapshot();
+    let (key, reveal) = match identify(&snapshot, request.headers()) {
+        Ok(known) => known,
+        Err(failure) => {
+            live.events.metrics().turned_away("", failure.status.as_u16(), Outcome::Rejected);
+            return with_close(failure.to_response(&request_id, Reveal::None));
+        }
+    };
+    if let Some(rest) = path.strip_prefix("/v1/models").filter(|_| request.method() == Method::GET) {
+        return models::answer(&snapshot.fleet, key, rest, &request_id);
+    }
+    let result = match Endpoint::from_path(path).filter(|_| path.starts_with("/v1/")) {
+        Some(endpoint) if request.method() == Method::POST => {
+            accept(&live, &snapshot, request, endpoint, key, reveal, &request_id, arrived).await
+        }
+        Some(_) => Err(wrong_method()),
+        None => Err(no_such_path(path)),
+    };
+    match result {
+        Ok(call) => in_its_own_task(live, call, stop, &request_id, reveal).await,
+        Err(failure) => {
+            live.events.metrics().turned_away("", failure.status.as_u16(), Outcome::Rejected);
+            with_close(failure.to_response(&request_id, reveal))
+        }
+    }
+}
+
+fn identify(snapshot: &Snapshot, headers: &HeaderMap) -> Result<(Option<KeyId>, Reveal), Failure> {
+    let key = snapshot.keys.identify(headers).map_err(|fault| {
+        Failure::new(StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key", fault.to_string())
+    })?;
+    let reveal = key.map_or(Reveal::default(), |k| snapshot.fleet.keys[k.index()].reveal);
+    Ok((key, reveal))
+}
+
+/// Reads the request and turns it into a call.
+#[expect(clippy::too_many_arguments, reason = "what is known of a request before it has been read")]
+async fn accept(
+    live: &Live,
+    snapshot: &Snapshot,
+    request: Request<Incoming>,
+    endpoint: Endpoint,
+    key: Option<KeyId>,
+    reveal: Reveal,
+    request_id: &str,
+    arrived: Instant,
+) -> Result<Call, Failure> {
+    let fleet = &snapshot.fleet;
+    let (parts, body) = request.into_parts();
+    refuse_ambiguous_length(&parts.headers)?;
+    let at = live.clock.now();
+    let held = intake::read(&parts.headers, body, &fleet.gateway.limits, &live.held).await?;
+    let (head, model) = intake::parse(endpoint, &held.bytes, fleet)?;
+    allowed(snapshot, key, model, &head.model)?;
+    let mut facts = Facts {
+        stream: head.stream,
+        prompt_tokens: Tokens(head.prompt_tokens_estimate),
+        max_tokens: head.max_tokens.map(Tokens),
+        body_bytes: ByteCount(held.bytes.len() as u64),
+        affinity: affinity(&parts.headers, head.user.as_deref()),
+        ..Facts::anonymous(model, at)
+    };
+    if let Some(key) = key {
+        facts = facts.with_key(key, &fleet.keys[key.index()]);
+    }
+    let ticket = Ticket { request_id: request_id.to_owned(), fleet: fleet.clone(), facts, history: History::default() };
+    let public_name = fleet.model(model).name.clone();
+    Ok(Call { ticket, head, headers: parts.headers, body: Some(held), arrived, public_name, reveal, attempts: Vec::new() })
+}
+
+/// The key's own list of models; one that it may not use looks like one that does not exist.
+fn allowed(snapshot: &Snapshot, key: Option<KeyId>, model: ModelId, name: &str) -> Result<(), Failure> {
+    let listed = key.and_then(|k| snapshot.fleet.keys[k.index()].models.as_ref());
+    match listed {
+        Some(models) if !models.contains(&model) => Err(intake::unknown_model(name, &snapshot.fleet)),
+        _ => Ok(()),
+    }
+}
+
+/// Two lengths are how one request is smuggled inside another: refused, not interpreted.
+fn refuse_ambiguous_length(headers: &HeaderMap) -> Result<(), Failure> {
+    let both = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
+    if both || headers.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
+        return Err(Failure::invalid("ambiguous_length", "the request gives its body's length more than once"));
+    }
+    Ok(())
+}
+
+/// `x-session-id`, or the body's `user`. Kept from the first release on; obeyed once affinity is.
+fn affinity(headers: &HeaderMap, user: Option<&str>) -> Option<u64> {
+    let session = headers.get("x-session-id").map(HeaderValue::as_bytes).or(user.map(str::as_bytes))?;
+    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    Some(session.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
+}
+
+/// Runs the call apart from the connection and waits for its response head.
+async fn in_its_own_task(live: Arc<Live>, call: Call, stop: watch::Receiver<bool>, request_id: &str, reveal: Reveal) -> Response<Answer> {
+    let (respond, response) = oneshot::channel();
+    tokio::spawn(run_call(live, call, respond, stop));
+    match response.await {
+        Ok(response) => response,
+        // The task panicked: a bug of ours, which must not look like an answer.
+        Err(_) => {
+            let failure = Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "internal", "the gateway failed on this request; please report it");
+            failure.to_response(request_id, reveal)
+        }
+    }
+}
+
+async fn run_call(live: Arc<Live>, mut call: Call, mut respond: oneshot::Sender<Response<Answer>>, mut stop: watch::Receiver<bool>) {
+    if let Err(reject) = live.admit(&mut call.ticket) {
+        let failure = reply::rejected(&reject, &call.public_name);
+        account::finish(&live, &call, Ending { status: failure.status.as_u16(), outcome: Outcome::Rejected });
+        drop(respond.send(failure.to_response(&call.ticket.request_id, call.reveal)));
+        return;
+    }
+    let dispatched = {
+        let mut gone = std::pin::pin!(respond.closed());
+        dispatch::dispatch(&live, &mut call, &mut gone, &mut stop).await
+    };
+    let ending = conclude(&live, &mut call, dispatched, respond, &mut stop).await;
+    live.settle(&mut call.ticket);
+    account::finish(&live, &call, ending);
+}
+
+async fn conclude(
+    live: &Live,
+    call: &mut Call,
+    dispatched: Dispatched<'_>,
+    respond: oneshot::Sender<Response<Answer>>,
+    stop: &mut watch::Receiver<bool>,
+) -> Ending {
+    match dispatched {
+        Dispatched::Whole(source, whole) => {
+            let status = whole.status.as_u16();
+            drop(respond.send(passed_on(call, Some(&source), whole)));
+            Ending::of(End::Ok, status)
+        }
+        Dispatched::Upstream(whole) => {
+            let end = call.attempts.last().map_or(End::ClientGone, |made| made.record.end);
+            let status = whole.status.as_u16();
+            drop(respond.send(passed_on(call, None, whole)));
+            Ending::of(end, status)
+        }
+        Dispatched::Failure(failure) => {
+            let mut response = failure.to_response(&call.ticket.request_id, call.reveal);
+            mark(call, None, response.headers_mut());
+            drop(respond.send(response));
+            Ending::failed(failure.status.as_u16(), last_fault(call))
+        }
+        Dispatched::ClientGone => Ending::of(End::ClientGone, 499),
+        Dispatched::Stream(source, stream, guard) => {
+            let (pieces, receiver) = mpsc::channel(relay::PIECES);
+            let mut response = Response::new(Answer::Pieces(receiver));
+            let content_type = stream.content_type.clone().unwrap_or(HeaderValue::from_static("text/event-stream"));
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            mark(call, Some(&source), response.headers_mut());
+            drop(respond.send(response));
+            // Committed: the body will not be sent again.
+            call.body = None;
+            let relayed = {
+                let empty = bytes::Bytes::new();
+                let plan = dispatch::plan(live, call, &source, &empty);
+                relay::relay(&plan, stream, pieces, call.reveal, stop).await
+            };
+            let usage = dispatch::usage_of(call, relayed.seen.usage, relayed.seen.content_events);
+            dispatch::close(call, &source, guard, relayed.end, usage, relayed.seen.bytes_in);
+            Ending::of(relayed.end, 200)
+        }
+    }
+}
+
+/// A backend's answer as it came, with our headers.
+fn passed_on(call: &Call, source: Option<&Source>, whole: Whole) -> Response<Answer> {
+    let mut response = Response::new(Answer::whole(whole.body));
+    *response.status_mut() = whole.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, whole.content_type.unwrap_or(HeaderValue::from_static("application/json")));
+    mark(call, source, headers);
+    response
+}
+
+/// The headers that say what happened.
+fn mark(call: &Call, source: Option<&Source>, headers: &mut HeaderMap) {
+    let mut set = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    set(reply::REQUEST_ID, &call.ticket.request_id);
+    let last = call.attempts.last();
+    let (backend, tier, reason) = match (source, last) {
+        (Some(s), _) => (Some(&s.fleet.backend(s.attempt.backend).name), Some(s.attempt.tier), Some(s.attempt.reason)),
+        (None, Some(m)) => (Some(&m.fleet.backend(m.record.backend).name), Some(m.record.tier), Some(m.record.reason)),
+        (None, None) => (None, None, None),
+    };
+    // A stream's attempt is recorded only when it has ended.
+    let open = usize::from(source.is_some_and(|s| s.ttft.is_some()));
+    set("x-outrigger-attempts", &(call.attempts.len() + open).to_string());
+    if let (Some(tier), Some(reason)) = (tier, reason) {
+        set("x-outrigger-tier", &tier.to_string());
+        set("x-outrigger-reason", reason.as_str());
+    }
+    if let (Some(backend), Reveal::Id) = (backend, call.reveal) {
+        set("x-outrigger-backend", backend);
+    }
+    if let Some(source) = source {
+        let own = &source.fleet.backend(source.attempt.backend).model;
+        set("x-outrigger-model", if source.attempt.substitute { own } else { &call.public_name });
+        if source.attempt.substitute {
+            set("x-outrigger-substituted", "true");
+        }
+    }
+}
+
+fn ready(live: &Live) -> Response<Answer> {
+    if live.is_draining() { text(StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { text(StatusCode::OK, "ready\n") }
+}
+
+fn text(status: StatusCode, text: &'static str) -> Response<Answer> {
+    let mut response = Response::new(Answer::whole(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// After a fault in the request its body may not have been read: the connection cannot serve another one.
+fn with_close(mut response: Response<Answer>) -> Response<Answer> {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn wrong_method() -> Failure {
+    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", "this endpoint takes POST")
+}
+
+fn no_such_path(path: &str) -> Failure {
+    let shown: String = path.chars().filter(|c| !c.is_control()).take(80).collect();
+    let message = format!("there is no '{shown}' here; this gateway serves /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models");
+    Failure::new(StatusCode::NOT_FOUND, "invalid_request_error", "unknown_url", message)
+}
+
+/// 96 random bits: no two requests of all replicas share one, and it is short enough to read out.
+fn request_id() -> String {
+    use std::fmt::Write as _;
+    let mut bits = [0_u8; 12];
+    // Without randomness from the system the identifier is not unique, which is no reason to refuse to serve.
+    getrandom::fill(&mut bits).ok();
+    bits.iter().fold(String::from("req_"), |mut id, byte| {
+        write!(id, "{byte:02x}").ok();
+        id
+    })
+}
+
+/// What the last attempt failed with, for [`Ending::failed`].
+fn last_fault(call: &Call) -> Option<Fault> {
+    call.attempts.last().and_then(|made| match made.record.end {
+        End::Failed(fault) => Some(fault),
+        _ => None,
+    })
+}

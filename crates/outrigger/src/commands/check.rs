@@ -1,0 +1,93 @@
+//! `outrigger check`: every fault of a fleet file at once.
+//!
+//! It reads the file and nothing else: secrets are not resolved, only looked for, and engines are not called. So it
+//! runs in CI without credentials, where an absent secret is a warning and not a fault.
+
+use std::path::PathBuf;
+
+use outrigger_core::fleet::{Fleet, SecretRef};
+use serde_json::Value;
+
+use super::{Exit, colour_on_stderr, write_out};
+use crate::config::{self, Error, Faults, Loaded, Severity};
+
+/// Find every fault in a fleet file.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The fleet file.
+    fleet: PathBuf,
+    /// Print the faults as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    match config::load(&args.fleet) {
+        Ok(mut loaded) => {
+            loaded.warn_absent(is_there);
+            accept(&loaded, args.json)
+        }
+        Err(Error::Faulty(faults)) => refuse(&faults, args.json),
+        Err(error @ Error::Unreadable { .. }) => {
+            eprintln!("error: {error}");
+            Exit::Environment
+        }
+    }
+}
+
+fn is_there(secret: &SecretRef) -> bool {
+    match secret {
+        SecretRef::Env(name) => std::env::var_os(name).is_some(),
+        SecretRef::File(path) => path.is_file(),
+    }
+}
+
+fn accept(loaded: &Loaded, json: bool) -> Exit {
+    if json {
+        return write_json(&loaded.warnings.to_json());
+    }
+    eprint!("{}", loaded.warnings.render(colour_on_stderr()));
+    write_out(&summary(loaded))
+}
+
+fn refuse(faults: &Faults, json: bool) -> Exit {
+    if json {
+        let written = write_json(&faults.to_json());
+        return if written == Exit::Yes { Exit::No } else { written };
+    }
+    eprint!("{}", faults.render(colour_on_stderr()));
+    eprintln!("{}", counted(faults));
+    Exit::No
+}
+
+fn write_json(value: &Value) -> Exit {
+    write_out(&format!("{value}\n"))
+}
+
+/// `2 errors, 1 warning`.
+fn counted(faults: &Faults) -> String {
+    let (errors, warnings) = (faults.count(Severity::Error), faults.count(Severity::Warning));
+    format!("{}, {}", many(errors, "error"), many(warnings, "warning"))
+}
+
+fn many(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// What the fleet is, in a few lines.
+fn summary(loaded: &Loaded) -> String {
+    let Fleet { digest, clouds, pools, backends, models, keys, .. } = &loaded.fleet;
+    let gpus: u64 = pools.iter().map(|pool| u64::from(pool.gpus.max)).sum();
+    let tiers: usize = models.iter().map(|model| model.tiers.len()).sum();
+    format!(
+        "fleet {digest}: {}, {} in {} of up to {}\n{} in {}, {}, {}\n",
+        many(clouds.len(), "cloud"),
+        many(backends.len(), "backend"),
+        many(pools.len(), "pool"),
+        many(usize::try_from(gpus).unwrap_or(usize::MAX), "GPU"),
+        many(models.len(), "model"),
+        many(tiers, "tier"),
+        many(keys.len(), "key"),
+        counted(&loaded.warnings),
+    )
+}

@@ -1,0 +1,64 @@
+//! The commands, one file each: its arguments and what it does.
+//!
+//! A command gives an [`Exit`], because scripts branch on it; data goes to stdout and talk to stderr. Adding one takes
+//! a file with `Args` and `run`, and a line in each place below.
+
+mod check;
+mod schema;
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+/// Serves LLMs from GPUs rented on several clouds as one OpenAI-compatible endpoint.
+#[derive(Debug, Parser)]
+#[command(name = "outrigger", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Args),
+    Schema(schema::Args),
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It ran, and the answer is yes.
+    Yes = 0,
+    /// It ran, and the answer is no.
+    No = 1,
+    /// It was called in a way that it does not take.
+    Usage = 2,
+    /// A port, a disk or a network is in the way.
+    Environment = 3,
+}
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let exit = match Cli::parse().command {
+        Command::Check(args) => check::run(&args),
+        Command::Schema(args) => schema::run(&args),
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// Whether to colour what goes to stderr.
+fn colour_on_stderr() -> bool {
+    let is_asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !is_asked_not_to && std::io::stderr().is_terminal()
+}
+
+/// Writes data to stdout. A reader that has gone away (`| head`) is no fault of the command.
+fn write_out(text: &str) -> Exit {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Environment,
+        _ => Exit::Yes,
+    }
+}

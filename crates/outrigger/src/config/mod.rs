@@ -1,0 +1,202 @@
+//! The fleet file: read, checked and resolved.
+//!
+//! Text goes through four steps, each in a file of its own: [`tree`] reads it into nodes that know their places;
+//! [`walk`] checks their shape against the JSON Schema and cuts out what is at fault; what is left becomes the types in
+//! [`raw`]; [`resolve`] looks names up, parses units, and gives a [`Fleet`]. All steps run, whatever the ones before
+//! have found, so that one pass shows every fault. Deserializing straight into the types would be a tenth of the code
+//! and would stop at the first fault without its place.
+//!
+//! Nothing here reads the environment, and no file but the fleet file: a secret stays a reference. Whoever serves
+//! resolves it; `check` only asks whether it is there.
+
+mod collect;
+mod fault;
+mod not_yet;
+mod portable;
+mod raw;
+mod render;
+mod resolve;
+mod schema;
+mod source;
+mod tree;
+mod values;
+mod walk;
+
+use std::{
+    fmt, fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use outrigger_core::fleet::{Fleet, SecretRef};
+use sha2::{Digest, Sha256};
+
+use self::{collect::Collector, source::Source, values::Reference};
+pub use self::{
+    fault::{Code, Fault, Severity},
+    schema::{json_schema, json_schema_text},
+};
+
+/// A fleet file is written by hand; one of this size is something else.
+const LARGEST: usize = 1 << 20;
+
+/// A fleet file without errors.
+#[derive(Debug)]
+pub struct Loaded {
+    pub fleet: Fleet,
+    pub warnings: Faults,
+    /// What `serve` must not start with, since this release would do something less safe than what is asked for.
+    pub refused: Vec<String>,
+    references: Vec<Reference>,
+}
+
+impl Loaded {
+    /// Adds a warning for each reference that `is_there` denies. Nothing is read here.
+    pub fn warn_absent(&mut self, is_there: impl Fn(&SecretRef) -> bool) {
+        for reference in self.references.iter().filter(|reference| !is_there(&reference.to)) {
+            let (line, column) = self.warnings.source.position(reference.span.start);
+            let (message, help) = match &reference.to {
+                SecretRef::Env(name) => {
+                    (format!("the variable `{name}` is not set here"), format!("set `{name}` where `serve` runs"))
+                }
+                SecretRef::File(path) => {
+                    let path = path.display();
+                    (format!("the file `{path}` is not here"), format!("put `{path}` where `serve` runs"))
+                }
+            };
+            self.warnings.list.push(Fault {
+                severity: Severity::Warning,
+                code: Code::SecretAbsent,
+                line,
+                column,
+                path: reference.path.clone(),
+                message,
+                help,
+                span: reference.span.clone(),
+            });
+        }
+        self.warnings.list.sort_by_key(|fault| (fault.line, fault.column));
+    }
+}
+
+/// What was found in a file, in the order of the file, with the text to show it in.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    source: Source,
+    list: Vec<Fault>,
+}
+
+impl Faults {
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.list.iter()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn count(&self, severity: Severity) -> usize {
+        self.list.iter().filter(|fault| fault.severity == severity).count()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Why there is no fleet.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The environment's fault.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The file's fault; warnings are among them.
+    #[error("{0}")]
+    Faulty(Faults),
+}
+
+/// Reads the fleet file at `path`.
+pub fn load(path: &Path) -> Result<Loaded, Error> {
+    let unreadable = |source| Error::Unreadable { path: path.to_owned(), source };
+    let bytes = read_bounded(path).map_err(unreadable)?;
+    let absolute = std::path::absolute(path).map_err(unreadable)?;
+    let base = absolute.parent().unwrap_or(Path::new("/"));
+    load_bytes(&path.display().to_string(), &bytes, base).map_err(Error::Faulty)
+}
+
+/// Reads a fleet file's text; `file:` paths are relative to `base`.
+pub fn load_str(text: &str, base: &Path) -> Result<Loaded, Faults> {
+    load_bytes("fleet.yaml", text.as_bytes(), base)
+}
+
+/// One byte more than is allowed, so that a longer file is seen to be longer.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// As [`load_str`], for bytes that may not be text, under the name that faults show.
+pub fn load_bytes(name: &str, bytes: &[u8], base: &Path) -> Result<Loaded, Faults> {
+    if bytes.len() > LARGEST {
+        let help = "a fleet file has a few hundred lines; is this the right file?";
+        return Err(refuse(name, "", Code::TooLarge, 0, &format!("larger than {} MiB", LARGEST >> 20), help));
+    }
+    match std::str::from_utf8(bytes) {
+        Ok(text) => load_text(name, text, base),
+        Err(error) => {
+            let readable = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+            let at = error.valid_up_to();
+            Err(refuse(name, &readable, Code::NotUtf8, at, "this byte is not UTF-8", "save the file as UTF-8"))
+        }
+    }
+}
+
+fn refuse(name: &str, text: &str, code: Code, at: usize, message: &str, help: &str) -> Faults {
+    let faults = Collector::new(Source::new(name, text));
+    faults.error(code, at..at, "", message, help);
+    let (source, list) = faults.into_parts();
+    Faults { source, list }
+}
+
+fn load_text(name: &str, text: &str, base: &Path) -> Result<Loaded, Faults> {
+    let collector = Collector::new(Source::new(name, text));
+    let mut hidden = Vec::new();
+    let read = tree::parse(text, &collector).and_then(|root| {
+        tree::secrets(&root, false, &mut hidden);
+        let at = resolve::whole(&root, &collector);
+        let value = walk::walk(json_schema(), walk::RENAMED, &at)?;
+        let raw = read_raw(value, &collector)?;
+        let (fleet, references) = resolve::resolve(&raw, &at, base, digest(text));
+        Some((fleet, references, not_yet::warn(&at)))
+    });
+    let is_faulty = collector.has_errors();
+    let (mut source, list) = collector.into_parts();
+    hidden.into_iter().for_each(|span| source.hide(span));
+    let warnings = Faults { source, list };
+    match read {
+        Some((fleet, references, refused)) if !is_faulty => Ok(Loaded { fleet, warnings, refused, references }),
+        _ => Err(warnings),
+    }
+}
+
+/// Cannot fail, since the walk leaves only what the types take; if it does, that is a fault of ours and is said so.
+fn read_raw(value: serde_json::Value, collector: &Collector) -> Option<raw::Fleet> {
+    serde_json::from_value(value)
+        .map_err(|error| {
+            // Only the kind of the error: its text may repeat a value.
+            let message = format!("the file fits its schema and not its types ({:?})", error.classify());
+            collector.error(Code::Internal, 0..0, "", message, "this is a bug in Outrigger; please report it");
+        })
+        .ok()
+}
+
+/// Identifies the text of a fleet file.
+fn digest(text: &str) -> String {
+    let hash = Sha256::digest(text.as_bytes());
+    hash.iter().take(8).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}

@@ -1,0 +1,88 @@
+//! `keys:` who may ask for what.
+
+use std::collections::HashMap;
+
+use outrigger_core::fleet::{CloudId, Key, KeyHash, Model, ModelId, SecretRef};
+
+use super::{
+    super::{collect::At, fault::Code, raw, values},
+    Context, MOST_THINGS, items,
+};
+
+pub(super) fn resolve(context: &Context<'_>, models: &[Model]) -> Vec<Key> {
+    let none = raw::Key::default();
+    let mut seen: HashMap<KeyHashText, usize> = HashMap::new();
+    context
+        .each("keys", context.raw.keys.as_ref(), MOST_THINGS)
+        .into_iter()
+        .map(|(name, raw, at)| key(context, name, raw.unwrap_or(&none), &at, models, &mut seen))
+        .collect()
+}
+
+/// What makes two hashes the same one.
+type KeyHashText = String;
+
+fn key(
+    context: &Context<'_>,
+    name: &str,
+    raw: &raw::Key,
+    at: &At<'_>,
+    models: &[Model],
+    seen: &mut HashMap<KeyHashText, usize>,
+) -> Key {
+    Key {
+        name: name.to_owned(),
+        sha256: hashes(context, raw.sha256.as_ref(), &at.key("sha256"), seen),
+        models: raw.models.as_ref().map(|list| model_ids(context, list, &at.key("models"), models)),
+        priority: raw.priority.map(Into::into).unwrap_or_default(),
+        substitute: raw.substitute.is_none_or(Into::into),
+        allowed_clouds: raw.allowed_clouds.as_ref().map(|list| cloud_ids(context, list, &at.key("allowed_clouds"))),
+        max_in_flight: raw.max_in_flight,
+        reveal: raw.reveal.map(Into::into).unwrap_or_default(),
+    }
+}
+
+fn hashes(
+    context: &Context<'_>,
+    raw: Option<&raw::Hashes>,
+    at: &At<'_>,
+    seen: &mut HashMap<KeyHashText, usize>,
+) -> Vec<KeyHash> {
+    let all: Vec<(&raw::Hash, At<'_>)> = match raw {
+        None => Vec::new(),
+        Some(raw::Hashes::One(hash)) => vec![(hash, at.clone())],
+        Some(raw::Hashes::Many(list)) => items(Some(list), at),
+    };
+    let mut hashes = Vec::new();
+    for (text, at) in all {
+        let Some(hash) = values::key_hash(text, context.base, &at) else { continue };
+        if let KeyHash::File(path) = &hash {
+            context.note(SecretRef::File(path.clone()), &at);
+        }
+        if let Some(line) = seen.insert(text.0.to_ascii_lowercase(), at.line()) {
+            let help = format!("give each client a key of its own, or remove this or line {line}");
+            at.error(Code::DuplicateHash, "this hash is another key's too, and a request could be either's", help);
+        }
+        hashes.push(hash);
+    }
+    hashes
+}
+
+fn model_ids(context: &Context<'_>, list: &raw::List<String>, at: &At<'_>, models: &[Model]) -> Vec<ModelId> {
+    let mut ids = Vec::new();
+    for (name, here) in items(Some(list), at) {
+        let goes_by = |model: &Model| model.name == *name || model.aliases.contains(name);
+        match models.iter().position(goes_by).and_then(|index| u16::try_from(index).ok()) {
+            Some(index) => ids.push(ModelId(index)),
+            None => {
+                let known = models.iter().map(|model| model.name.as_str()).collect();
+                context.report_unknown(known, name, &here, "model", Code::UnknownModel);
+            }
+        }
+    }
+    ids
+}
+
+fn cloud_ids(context: &Context<'_>, list: &raw::List<String>, at: &At<'_>) -> Vec<CloudId> {
+    items(Some(list), at).into_iter().filter_map(|(name, here)| context.cloud(name, &here)).collect()
+}

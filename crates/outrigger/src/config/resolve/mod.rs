@@ -1,0 +1,156 @@
+//! From the file as written to the fleet as meant: names looked up, units parsed, defaults filled in.
+//!
+//! What the schema cannot say is checked here, in the same step that makes the value, so that no check can be left out
+//! for a value that is used. Where something is at fault a stand-in goes on, since the fleet is thrown away in the end
+//! if there was any error; a value that the structural check has cut out is not reported again.
+
+mod backends;
+mod clouds;
+mod gateway;
+mod keys;
+mod models;
+
+use std::{cell::RefCell, path::Path};
+
+use outrigger_core::fleet::{Fleet, SecretRef};
+
+use super::{
+    collect::{At, Collector, shown},
+    fault::Code,
+    raw::{self, Named},
+    values::{self, Reference},
+    walk::nearest,
+};
+
+/// Ids are 16 bits.
+const MOST_THINGS: usize = 65_535;
+/// Sets of clouds are bit sets of 128.
+const MOST_CLOUDS: usize = 128;
+
+/// What every part of the file is resolved against.
+struct Context<'a> {
+    raw: &'a raw::Fleet,
+    root: At<'a>,
+    base: &'a Path,
+    references: RefCell<Vec<Reference>>,
+}
+
+/// The fleet; a stand-in if `faults` has errors afterwards.
+pub(crate) fn resolve(raw: &raw::Fleet, root: &At<'_>, base: &Path, digest: String) -> (Fleet, Vec<Reference>) {
+    let context = Context { raw, root: root.clone(), base, references: RefCell::default() };
+    let gateway = gateway::resolve(&context);
+    let clouds = clouds::clouds(&context);
+    let pools = clouds::pools(&context);
+    let backends = backends::resolve(&context, &pools);
+    let models = models::resolve(&context, &backends);
+    let keys = keys::resolve(&context, &models);
+    clouds::check_spend_limits(&context, &clouds, &backends);
+    (Fleet { digest, gateway, clouds, pools, backends, models, keys }, context.references.into_inner())
+}
+
+impl<'a> Context<'a> {
+    /// The things of one section, each with its place. Their names are checked here.
+    fn each<T>(
+        &self,
+        section: &str,
+        things: Option<&'a Named<T>>,
+        most: usize,
+    ) -> Vec<(&'a str, Option<&'a T>, At<'a>)> {
+        let at = self.root.key(section);
+        let things = things.map(|named| named.0.as_slice()).unwrap_or_default();
+        if things.len() > most {
+            let message = format!("{} {section} are more than {most}", things.len());
+            at.error_at_key(
+                Code::TooMany,
+                message,
+                "split the fleet into several files, each with a gateway of its own",
+            );
+        }
+        things
+            .iter()
+            .map(|(name, thing)| {
+                let at = at.key(name);
+                check_name(name, &at);
+                (name.as_str(), thing.as_ref(), at)
+            })
+            .collect()
+    }
+
+    /// The index of `name` in a section, or a fault.
+    fn look_up<T>(&self, things: Option<&Named<T>>, name: &str, at: &At<'_>, kind: &str, code: Code) -> Option<u16> {
+        let index = things.and_then(|things| things.names().position(|known| known == name));
+        if index.is_none() {
+            self.report_unknown(
+                things.map(|things| things.names().collect()).unwrap_or_default(),
+                name,
+                at,
+                kind,
+                code,
+            );
+        }
+        index.and_then(|index| u16::try_from(index).ok())
+    }
+
+    fn report_unknown(&self, known: Vec<&str>, name: &str, at: &At<'_>, kind: &str, code: Code) {
+        let message = format!("there is no {kind} `{}`", shown(name));
+        let help = match nearest(name, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => format!("add it under `{kind}s:`"),
+            None => format!("add it under `{kind}s:`, or name one of: {}", few(&known)),
+        };
+        at.error(code, message, help);
+    }
+
+    fn cloud(&self, name: &str, at: &At<'_>) -> Option<outrigger_core::fleet::CloudId> {
+        let id = self.look_up(self.raw.clouds.as_ref(), name, at, "cloud", Code::UnknownCloud);
+        id.map(outrigger_core::fleet::CloudId)
+    }
+
+    fn secret(&self, text: &raw::Secret, at: &At<'_>) -> Option<SecretRef> {
+        let secret = values::secret(&text.0, self.base, at)?;
+        self.note(secret.clone(), at);
+        Some(secret)
+    }
+
+    fn note(&self, to: SecretRef, at: &At<'_>) {
+        self.references.borrow_mut().push(Reference { to, path: at.path.clone(), span: at.span() });
+    }
+}
+
+/// The first few of many names.
+fn few(names: &[&str]) -> String {
+    const SHOWN: usize = 8;
+    let rest = if names.len() > SHOWN { ", …" } else { "" };
+    names[..names.len().min(SHOWN)].join(", ") + rest
+}
+
+fn check_name(name: &str, at: &At<'_>) {
+    const LONGEST: usize = 63;
+    let is_inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+    let starts_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if starts_well && name.bytes().all(is_inner) && name.len() <= LONGEST {
+        return;
+    }
+    let mut better: String = name
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .collect();
+    better.truncate(LONGEST);
+    let rule =
+        "names have lower-case letters, digits, `.`, `_` and `-`, start with a letter or digit, and have at most 63";
+    let help = if better.is_empty() { rule.to_owned() } else { format!("write `{better}`: {rule}") };
+    at.error_at_key(Code::BadName, format!("`{}` is not a name", shown(name)), help);
+}
+
+/// The items of a list that were not at fault, each with its place.
+fn items<'a, T>(list: Option<&'a raw::List<T>>, at: &At<'a>) -> Vec<(&'a T, At<'a>)> {
+    let items = list.map(|list| list.0.as_slice()).unwrap_or_default();
+    items.iter().enumerate().filter_map(|(i, item)| Some((item.as_ref()?, at.index(i)))).collect()
+}
+
+/// The place of `collector`'s whole file.
+pub(crate) fn whole<'a>(node: &'a super::tree::Node, collector: &'a Collector) -> At<'a> {
+    At::root(node, collector)
+}

@@ -1,0 +1,5 @@
+//! `outrigger`: see [`outrigger::commands`].
+
+fn main() -> std::process::ExitCode {
+    outrigger::commands::main()
+}

@@ -1,0 +1,60 @@
+//! What people and programs see of a fault; and that neither sees a secret.
+
+use super::{edited, faults_of};
+
+#[test]
+fn people_see_the_line_and_what_to_do() {
+    let input = edited(26, "    modle: llama").replace("gpus: 8", "gpus: { max: 4 }");
+    insta::assert_snapshot!(faults_of(input.as_bytes()).render(false));
+}
+
+#[test]
+fn colours_are_there_when_asked_for() {
+    insta::assert_snapshot!(faults_of(edited(3, "  listen: here").as_bytes()).render(true).escape_debug());
+}
+
+#[test]
+fn a_long_line_is_shown_in_part() {
+    let input = edited(6, &format!("    region: [{}*x, {}]", "a, ".repeat(100), "b, ".repeat(100)));
+    insta::assert_snapshot!(faults_of(input.as_bytes()).render(false));
+}
+
+#[test]
+fn programs_see_json() {
+    insta::assert_json_snapshot!(faults_of(edited(21, "    pool: bse").as_bytes()).to_json());
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    for (line, with) in [
+        (8, "    api_key: CANARY"),
+        (8, "    api_key: [CANARY]"),
+        (8, "    api_key: { a: CANARY }"),
+        (8, "    api_key:\n      CANARY"),
+        (8, "    api_key: |\n      CANARY"),
+        (8, "    api_key: !secret CANARY"),
+        (8, "    api_key: &CANARY x"),
+        (8, "    api_key: CANARY: x"),
+        (8, "    api_key: \"CANARY"),
+        (8, "    api_key: ${sk-CANARY}"),
+        (7, "  openai: { api_key: ${sk-CANARY} }\n  x:"),
+        (7, "  openai: { api_key: CANARY, nonsense: 1 }\n  x:"),
+        (8, "    apikey: CANARY"),
+        (8, "    api-key: CANARY"),
+        (8, "    secret: CANARY"),
+        (8, "    region: x api_key: CANARY"),
+        (40, "    sha256: CANARY"),
+        (40, "    sha256: [CANARY, file:a]"),
+        (40, "    sha256:\n      - file:a\n      - CANARY"),
+        (40, "    sha256: file:a\n    password: CANARY"),
+        (25, "    url: http://me:CANARY@h/v1"),
+        (25, "    url: http://CANARY@h:99999/v1"),
+        (25, "    url: \"http://me:CANARY@h/v1"),
+        (3, "  tls: { cert: CANARY, key: CANARY }"),
+    ] {
+        let faults = faults_of(edited(line, with).as_bytes());
+        for shown in [faults.render(true), faults.to_json().to_string(), format!("{faults}")] {
+            assert!(!shown.contains("CANARY"), "{with}\n{shown}");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Integration tests of the binary, one module for each area.
+
+mod config;

@@ -1,0 +1,165 @@
+//! The listener and its connections, and the faults that act on them.
+//!
+//! A closed listener keeps its port: a bound socket that does not listen takes its place, which refuses connects like
+//! a dead process but lets nobody else have the port. A black hole is a listener with an accept queue of zero that is
+//! filled with connections of our own, so that the kernel drops every further SYN; clients that connected just before
+//! simply never get an answer. Idle keep-alive connections are closed after 5 s, as uvicorn does.
+
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    Shared,
+    conn::{BreakableStream, Line},
+    faults::Network,
+    routes,
+};
+
+const BACKLOG: i32 = 1024;
+const IDLE: Duration = Duration::from_secs(5);
+/// A connect on loopback is immediate, so one that takes this long has been dropped.
+const FILLED: Duration = Duration::from_millis(100);
+
+pub(crate) fn bind(at: SocketAddr) -> io::Result<TcpListener> {
+    let socket = reserve(at)?;
+    listen(socket)
+}
+
+fn reserve(at: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    Ok(socket)
+}
+
+fn listen(socket: Socket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Runs until it is aborted; with it end all its connections.
+pub(crate) async fn run(shared: Arc<Shared>, listener: TcpListener, at: SocketAddr) {
+    let mut network = shared.network.subscribe();
+    let mut connections = JoinSet::new();
+    let mut door = Door::Open(listener);
+    loop {
+        let wanted = *network.borrow_and_update();
+        door = door.turn(wanted, at).await;
+        shared.applied.send_replace(wanted);
+        while !network.has_changed().unwrap_or(true) {
+            tokio::select! {
+                changed = network.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                tcp = door.accept() => {
+                    connections.spawn(serve(shared.clone(), tcp));
+                }
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            }
+        }
+    }
+}
+
+enum Door {
+    Open(TcpListener),
+    /// Holds the port. None: it was lost to somebody else in the moment of closing.
+    Refusing(Option<Socket>),
+    Blackholed {
+        listener: TcpListener,
+        _fillers: Vec<TcpStream>,
+    },
+}
+
+impl Door {
+    async fn turn(self, wanted: Network, at: SocketAddr) -> Self {
+        match (wanted, self) {
+            (Network::Open, door @ Self::Open(_))
+            | (Network::Refusing, door @ Self::Refusing(_))
+            | (Network::Blackholed, door @ Self::Blackholed { .. }) => door,
+            (Network::Open, door) => Self::Open(door.open(at).await),
+            (Network::Refusing, door) => {
+                drop(door);
+                Self::Refusing(reserve(at).ok())
+            }
+            (Network::Blackholed, door) => Self::black_hole(door.open(at).await, at).await,
+        }
+    }
+
+    async fn open(self, at: SocketAddr) -> TcpListener {
+        match self {
+            Self::Open(listener) => listener,
+            Self::Blackholed { listener, .. } => {
+                // It can only fail for a socket that is not a listener.
+                let _ = SockRef::from(&listener).listen(BACKLOG);
+                listener
+            }
+            Self::Refusing(mut reserved) => loop {
+                if let Some(listener) = reserved.take().and_then(|s| listen(s).ok()) {
+                    return listener;
+                }
+                sleep(Duration::from_millis(20)).await;
+                reserved = reserve(at).ok();
+            },
+        }
+    }
+
+    async fn black_hole(listener: TcpListener, at: SocketAddr) -> Self {
+        let _ = SockRef::from(&listener).listen(0);
+        let mut fillers = Vec::new();
+        while let Ok(Ok(filler)) = timeout(FILLED, TcpStream::connect(at)).await {
+            fillers.push(filler);
+        }
+        Self::Blackholed { listener, _fillers: fillers }
+    }
+
+    async fn accept(&self) -> TcpStream {
+        let Self::Open(listener) = self else { return std::future::pending().await };
+        loop {
+            match listener.accept().await {
+                Ok((tcp, _)) => return tcp,
+                // Out of file descriptors, or the client gave up: neither is cured by trying faster.
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    }
+}
+
+async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
+    // Tokens are small packets; an error here only delays them.
+    let _ = tcp.set_nodelay(true);
+    let _count = shared.book.connected();
+    let line = Arc::new(Line::default());
+    let mut network = shared.network.subscribe();
+    let io = TokioIo::new(BreakableStream::new(tcp, line.clone()));
+    let service = service_fn(|request| routes::answer(shared.clone(), line.clone(), request));
+    let connection =
+        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(IDLE).serve_connection(io, service);
+    let mut connection = pin!(connection);
+    while reachable(&mut network, &line).await {
+        tokio::select! {
+            biased;
+            _ = network.changed() => {}
+            _ = connection.as_mut() => return,
+        }
+    }
+}
+
+/// Waits out a black hole, in which the connection is not polled: nothing is read or written. False: it is reset.
+async fn reachable(network: &mut watch::Receiver<Network>, line: &Line) -> bool {
+    let Ok(state) = network.wait_for(|n| *n != Network::Blackholed).await.map(|n| *n) else { return false };
+    if state == Network::Refusing {
+        line.break_off();
+    }
+    state == Network::Open
+}

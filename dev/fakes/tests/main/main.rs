@@ -1,0 +1,10 @@
+//! The fake seen from outside: the engine under a paused clock, each fault from a raw socket, its book, the load
+//! generator against answers of every kind, and the wire format against captures of a real engine.
+
+mod captures;
+mod engine;
+mod faults;
+mod load;
+mod process;
+mod stats;
+mod wire;
