@@ -60,8 +60,7 @@ mod tests {
             output: NanoUsd(10_000_000_000),
             cached_input: NanoUsd(1_000_000_000),
         };
-        let usage =
-            Usage { prompt: Tokens(100), output: Tokens(10), cached: Tokens(40), source: TokensSource::Engine };
+        let usage = Usage { prompt: Tokens(100), output: Tokens(10), cached: Tokens(40), source: TokensSource::Engine };
         assert_eq!(of_tokens(&price, &usage), NanoUsd(60 * 2_000 + 40 * 1_000 + 10 * 10_000));
     }
 }

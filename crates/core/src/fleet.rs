@@ -357,7 +357,7 @@ impl Default for Timeouts {
             headers: Duration::from_secs(10),
             first_token: Duration::from_secs(20),
             idle: Duration::from_secs(20),
-            total: Duration::from_secs(600),
+            total: Duration::from_mins(10),
         }
     }
 }
@@ -373,6 +373,7 @@ pub struct TimeoutOverrides {
 
 impl Timeouts {
     /// These, with a backend's own where it has any.
+    #[must_use]
     pub fn overridden_by(self, own: &TimeoutOverrides) -> Self {
         Self {
             connect: own.connect.unwrap_or(self.connect),

@@ -29,7 +29,10 @@ pub enum Fault {
     /// 5xx that is not backpressure.
     Status(u16),
     /// 429 or 503: backpressure.
-    Overloaded { status: u16, retry_after: Option<Duration> },
+    Overloaded {
+        status: u16,
+        retry_after: Option<Duration>,
+    },
     /// 401 or 403: our key is not accepted there.
     Auth,
     /// 404, or an answer by another model than the one asked for.

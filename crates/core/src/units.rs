@@ -61,6 +61,7 @@ impl NanoUsd {
     }
 
     /// This price per unit, for a million units, applied to `units`; rounded half away from zero.
+    #[must_use]
     pub fn per_million(self, units: u64) -> Self {
         let product = i128::from(self.0) * i128::from(units);
         let half = if product < 0 { -500_000 } else { 500_000 };

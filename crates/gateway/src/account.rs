@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use outrigger_core::record::{AttemptRecord, Fault, Outcome, End, TokensSource, Usage};
+use outrigger_core::record::{AttemptRecord, End, Fault, Outcome, TokensSource, Usage};
 
 use crate::{
     dispatch::{Call, Made},
-    events::{AttemptLine, RequestLine},
+    events::{Answered, AttemptLine, RequestLine},
     live::Live,
 };
 
@@ -38,15 +38,12 @@ pub fn finish(live: &Live, call: &Call, ending: Ending) {
         live.events.metrics().attempted(&made.fleet, &call.public_name, &made.record);
     }
     match last {
-        Some(made) => live.events.metrics().answered(
-            &made.fleet,
-            &call.public_name,
-            &made.record,
-            ending.status,
-            ending.outcome,
-            ttft.map(|t| t.as_secs_f64()),
-            duration.as_secs_f64(),
-        ),
+        Some(made) => {
+            let (model, last) = (call.public_name.as_str(), &made.record);
+            let Ending { status, outcome } = ending;
+            let answered = Answered { model, last, code: status, outcome, ttft, duration };
+            live.events.metrics().answered(&made.fleet, &answered);
+        }
         None => live.events.metrics().turned_away(&call.public_name, ending.status, ending.outcome),
     }
     live.events.request(&line(call, ending, ttft, duration));
@@ -57,7 +54,7 @@ fn before(call: &Call, made: &Made) -> Duration {
     call.arrived.elapsed().saturating_sub(made.record.duration)
 }
 
-fn line<'a>(call: &'a Call, ending: Ending, ttft: Option<Duration>, duration: Duration) -> RequestLine<'a> {
+fn line(call: &Call, ending: Ending, ttft: Option<Duration>, duration: Duration) -> RequestLine<'_> {
     let last = call.attempts.last();
     let usage = last.map_or_else(Usage::default, |made| made.record.usage);
     let key = call.ticket.facts.key.and_then(|k| call.ticket.fleet.keys.get(k.index()));

@@ -19,16 +19,12 @@ use outrigger_wire::{
     error::UpstreamError,
     request::RequestHead,
     response, retry_after,
-    sse::{Event, SseFault, Splitter},
+    sse::{Event, Splitter, SseFault},
     stream::{self, Chunk, Finish, Usage},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{
-    live::Upstream,
-    net::Clock,
-    pool::Lease,
-};
+use crate::{live::Upstream, net::Clock, pool::Lease};
 
 /// Largest answer that is held whole.
 const MAX_BODY: usize = 64 << 20;
@@ -200,10 +196,28 @@ fn declares_usage(engine: Engine) -> bool {
 /// Headers of the client that go on to the backend: all but credentials, hop-by-hop ones and our own.
 fn forwarded_headers(from: &HeaderMap, to: &mut HeaderMap) {
     const NEVER: [&str; 22] = [
-        "authorization", "proxy-authorization", "proxy-authenticate", "x-api-key", "api-key", "cookie", "host",
-        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-        "content-length", "content-encoding", "accept-encoding", "content-type", "expect", "openai-organization",
-        "openai-project", "x-session-id",
+        "authorization",
+        "proxy-authorization",
+        "proxy-authenticate",
+        "x-api-key",
+        "api-key",
+        "cookie",
+        "host",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "content-length",
+        "content-encoding",
+        "accept-encoding",
+        "content-type",
+        "expect",
+        "openai-organization",
+        "openai-project",
+        "x-session-id",
     ];
     let named_by_connection: Vec<String> = (from.get_all(header::CONNECTION).iter())
         .filter_map(|v| v.to_str().ok())
@@ -226,7 +240,8 @@ async fn first_content(
     deadline: Instant,
 ) -> Result<Tried, Failed> {
     let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
-    let is_stream = content_type.as_ref().and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with("text/event-stream"));
+    let is_stream =
+        content_type.as_ref().and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with("text/event-stream"));
     if !is_stream {
         return Err(Fault::BadBody.into());
     }
@@ -280,7 +295,9 @@ pub fn read_event(plan: &Plan<'_>, event: Result<Event, SseFault>, seen: &mut Se
     if chunk.finishes.iter().any(|f| matches!(f, Finish::Abort | Finish::Error)) {
         return Step::Failed(Fault::Cut.into());
     }
-    if seen.content_events == 0 && chunk.model.as_ref().is_some_and(|span| !is_own_model(plan.backend, &data[span.clone()])) {
+    if seen.content_events == 0
+        && chunk.model.as_ref().is_some_and(|span| !is_own_model(plan.backend, &data[span.clone()]))
+    {
         return Step::Failed(Fault::WrongModel.into());
     }
     seen.finished |= !chunk.finishes.is_empty();
@@ -317,7 +334,8 @@ async fn whole(plan: &Plan<'_>, response: Response<Incoming>, lease: Lease) -> R
     let body = collect(plan, response.into_body(), MAX_BODY).await?;
     plan.upstream.pool.give_back(lease);
     let bytes_in = body.len() as u64;
-    let view = response::inspect_body(plan.head.endpoint, &body).map_err(|_| Failed { bytes_in, ..Fault::BadBody.into() })?;
+    let view =
+        response::inspect_body(plan.head.endpoint, &body).map_err(|_| Failed { bytes_in, ..Fault::BadBody.into() })?;
     if let Some(error) = &view.error {
         return match error_event(plan, error, &body) {
             Step::ClientError(answer) => Ok(Tried::ClientError(answer)),
@@ -385,7 +403,10 @@ async fn collect(plan: &Plan<'_>, mut body: Incoming, limit: usize) -> Result<By
     let mut parts = Vec::new();
     let mut total = 0;
     while let Some(frame) = body.frame().await {
-        let data = frame.map_err(|_| Failed { bytes_in: total as u64, ..Fault::Reset.into() })?.into_data().unwrap_or_default();
+        let data = frame
+            .map_err(|_| Failed { bytes_in: total as u64, ..Fault::Reset.into() })?
+            .into_data()
+            .unwrap_or_default();
         plan.upstream.heard(plan.clock.now());
         total += data.len();
         if total > limit {

@@ -80,8 +80,13 @@ enum Interrupt {
     Stopping,
 }
 
-pub async fn dispatch<'a>(live: &'a Live, call: &mut Call, gone: &mut (impl Future<Output = ()> + Unpin), stop: &mut watch::Receiver<bool>) -> Dispatched<'a> {
-    let mut last: Option<Failed> = None;
+pub async fn dispatch<'a>(
+    live: &'a Live,
+    call: &mut Call,
+    gone: &mut (impl Future<Output = ()> + Unpin),
+    stop: &mut watch::Receiver<bool>,
+) -> Dispatched<'a> {
+    let mut last: Option<Box<Failed>> = None;
     loop {
         let decided = live.decide(&mut call.ticket);
         call.ticket.history.waiting = false;
@@ -118,7 +123,7 @@ async fn try_once<'a>(
     mut source: Source,
     gone: &mut (impl Future<Output = ()> + Unpin),
     stop: &mut watch::Receiver<bool>,
-) -> Result<Dispatched<'a>, Failed> {
+) -> Result<Dispatched<'a>, Box<Failed>> {
     let guard = InFlight::new(live, source.attempt.id);
     let Some(bytes) = call.body.as_ref().map(|held| held.bytes.clone()) else { return Ok(Dispatched::ClientGone) };
     let plan = plan(live, call, &source, &bytes);
@@ -168,11 +173,16 @@ async fn try_once<'a>(
     Ok(dispatched)
 }
 
-fn failed_over<'a>(call: &mut Call, source: &Source, guard: InFlight<'a>, failed: Failed) -> Result<Dispatched<'a>, Failed> {
+fn failed_over<'a>(
+    call: &mut Call,
+    source: &Source,
+    guard: InFlight<'a>,
+    failed: Failed,
+) -> Result<Dispatched<'a>, Box<Failed>> {
     close(call, source, guard, End::Failed(failed.fault), Usage::default(), failed.bytes_in);
     // The ticket follows a reload only when it decides, so that it still counts backends as this attempt did.
     call.ticket.history.failed(source.attempt.backend, failed.fault);
-    Err(failed)
+    Err(Box::new(failed))
 }
 
 pub fn plan<'a>(live: &Live, call: &'a Call, source: &'a Source, body: &'a Bytes) -> Plan<'a> {
@@ -209,6 +219,7 @@ pub fn close(call: &mut Call, source: &Source, guard: InFlight<'_>, end: End, us
             cost: cost::of_attempt(backend, &usage),
         },
     });
+    source.upstream.ended(end);
     guard.ended(end, usage);
 }
 
@@ -231,7 +242,13 @@ pub fn usage_of(call: &Call, reported: Option<stream::Usage>, content_events: u6
 }
 
 /// No attempt is left: the last backend's own answer where the request was at fault there, else why nobody served.
-fn ended<'a>(live: &Live, call: &Call, reject: &Reject, decided: &Decided, last: Option<Failed>) -> Dispatched<'a> {
+fn ended<'a>(
+    live: &Live,
+    call: &Call,
+    reject: &Reject,
+    decided: &Decided,
+    last: Option<Box<Failed>>,
+) -> Dispatched<'a> {
     let notes = reply::notes(&decided.fleet, &decided.candidates, live.clock.now());
     let Some(last) = last else {
         let mut failure = reply::rejected(reject, &call.public_name);
@@ -274,5 +291,10 @@ fn with_attempts(call: &Call, others: Vec<Note>) -> Vec<Note> {
 }
 
 pub fn stopping() -> Failure {
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", "gateway_stopping", "the gateway is shutting down; retry, another one will answer")
+    Failure::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "service_unavailable",
+        "gateway_stopping",
+        "the gateway is shutting down; retry, another one will answer",
+    )
 }

@@ -9,6 +9,7 @@ use std::{
         Arc,
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
+    time::Duration,
 };
 
 use outrigger_core::{
@@ -230,6 +231,24 @@ labels! {
     VersionLabels { version: &'static str }
 }
 
+/// How a request ended, for its metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<'a> {
+    pub model: &'a str,
+    pub last: &'a AttemptRecord,
+    pub code: u16,
+    pub outcome: Outcome,
+    pub ttft: Option<Duration>,
+    pub duration: Duration,
+}
+
+impl RequestLabels {
+    fn of(served: &ServedLabels, code: u16, outcome: Outcome) -> Self {
+        let ServedLabels { backend, cloud, region, model, tier } = served.clone();
+        Self { model, backend, cloud, region, tier, code, outcome: outcome.as_str() }
+    }
+}
+
 type FloatCounter = Counter<f64, std::sync::atomic::AtomicU64>;
 type FloatGauge = Gauge<f64, std::sync::atomic::AtomicU64>;
 
@@ -316,7 +335,11 @@ impl Metrics {
         r.register("spend_usd", "Spent on tokens in a sliding window, for spend limits", metrics.spend.clone());
         r.register("retries", "Attempts after the first", metrics.retries.clone());
         r.register("config_reloads", "Reloads of the fleet file, by result", metrics.reloads.clone());
-        r.register("config_last_reload_successful", "1 if the file in force is the file on disk", metrics.last_reload_ok.clone());
+        r.register(
+            "config_last_reload_successful",
+            "1 if the file in force is the file on disk",
+            metrics.last_reload_ok.clone(),
+        );
         r.register("config_hash", "The fleet in force", metrics.config_hash.clone());
         r.register("log_lines_lost", "Lines that a log could not take", metrics.log_lines_lost.clone());
         r.register("client_connections", "Client connections open now", metrics.connections.clone());
@@ -335,24 +358,33 @@ impl Metrics {
     /// A request that was answered without any backend.
     pub fn turned_away(&self, model: &str, code: u16, outcome: Outcome) {
         let none = String::new;
-        let labels = RequestLabels { model: model.to_owned(), backend: none(), cloud: none(), region: none(), tier: none(), code, outcome: outcome.as_str() };
+        let labels = RequestLabels {
+            model: model.to_owned(),
+            backend: none(),
+            cloud: none(),
+            region: none(),
+            tier: none(),
+            code,
+            outcome: outcome.as_str(),
+        };
         self.requests.get_or_create(&labels).inc();
     }
 
     /// A request that ended on a backend.
-    pub fn answered(&self, fleet: &Fleet, model: &str, last: &AttemptRecord, code: u16, outcome: Outcome, ttft_s: Option<f64>, duration_s: f64) {
+    pub fn answered(&self, fleet: &Fleet, answered: &Answered<'_>) {
+        let Answered { model, last, code, outcome, ttft, duration } = *answered;
         let (backend, cloud, region) = names(fleet, last.backend);
-        let tier = last.tier.to_string();
-        let served = ServedLabels { backend: backend.clone(), cloud: cloud.clone(), region: region.clone(), model: model.to_owned(), tier: tier.clone() };
-        let labels = RequestLabels { model: model.to_owned(), backend, cloud, region, tier, code, outcome: outcome.as_str() };
+        let (model, tier) = (model.to_owned(), last.tier.to_string());
+        let served = ServedLabels { backend, cloud, region, model, tier };
+        let labels = RequestLabels::of(&served, code, outcome);
         self.requests.get_or_create(&labels).inc();
-        self.duration.get_or_create(&served).observe(duration_s);
-        if let Some(ttft) = ttft_s {
-            self.ttft.get_or_create(&served).observe(ttft);
-            let after_first = last.usage.output.0.saturating_sub(1);
-            if after_first > 0 {
-                self.per_token.get_or_create(&served).observe((duration_s - ttft).max(0.0) / after_first as f64);
-            }
+        self.duration.get_or_create(&served).observe(duration.as_secs_f64());
+        let Some(ttft) = ttft else { return };
+        self.ttft.get_or_create(&served).observe(ttft.as_secs_f64());
+        let after_first = last.usage.output.0.saturating_sub(1);
+        if after_first > 0 {
+            let rest = duration.saturating_sub(ttft).as_secs_f64();
+            self.per_token.get_or_create(&served).observe(rest / after_first as f64);
         }
     }
 
@@ -362,22 +394,46 @@ impl Metrics {
             outrigger_core::record::End::Failed(fault) => fault.as_str(),
             other => Outcome::from(other).as_str(),
         };
-        let labels = AttemptLabels { backend: backend.clone(), cloud: cloud.clone(), region: region.clone(), model: model.to_owned(), result, reason: attempt.reason.as_str() };
+        let labels = AttemptLabels {
+            backend: backend.clone(),
+            cloud: cloud.clone(),
+            region: region.clone(),
+            model: model.to_owned(),
+            result,
+            reason: attempt.reason.as_str(),
+        };
         self.attempts.get_or_create(&labels).inc();
         let source = match attempt.usage.source {
             TokensSource::Engine => "engine",
             TokensSource::Estimated => "estimated",
         };
         let usage = &attempt.usage;
-        let kinds = [("input", usage.prompt.0 - usage.cached.0.min(usage.prompt.0)), ("cached_input", usage.cached.0), ("output", usage.output.0)];
+        let kinds = [
+            ("input", usage.prompt.0 - usage.cached.0.min(usage.prompt.0)),
+            ("cached_input", usage.cached.0),
+            ("output", usage.output.0),
+        ];
         for (kind, tokens) in kinds.into_iter().filter(|(_, n)| *n > 0) {
-            let labels = TokenLabels { backend: backend.clone(), cloud: cloud.clone(), region: region.clone(), model: model.to_owned(), r#type: kind, source };
+            let labels = TokenLabels {
+                backend: backend.clone(),
+                cloud: cloud.clone(),
+                region: region.clone(),
+                model: model.to_owned(),
+                r#type: kind,
+                source,
+            };
             self.tokens.get_or_create(&labels).inc_by(tokens);
         }
         let cost = &attempt.cost;
         for (kind, usd) in [("gpu", cost.gpu), ("tokens", cost.tokens), ("egress", cost.egress)] {
             if usd.0 > 0 {
-                let labels = CostLabels { backend: backend.clone(), cloud: cloud.clone(), region: region.clone(), model: model.to_owned(), kind };
+                let labels = CostLabels {
+                    backend: backend.clone(),
+                    cloud: cloud.clone(),
+                    region: region.clone(),
+                    model: model.to_owned(),
+                    kind,
+                };
                 self.marginal_cost.get_or_create(&labels).inc_by(usd.as_usd());
             }
         }
@@ -444,7 +500,8 @@ impl Metrics {
                 let total: u32 = seen.tiers[t].weights.iter().sum();
                 for (share, weight) in tier.split.iter().zip(&seen.tiers[t].weights) {
                     let (backend, cloud, region) = names(&fleet, share.backend);
-                    let labels = WeightLabels { model: model.name.clone(), tier: (t + 1).to_string(), backend, cloud, region };
+                    let labels =
+                        WeightLabels { model: model.name.clone(), tier: (t + 1).to_string(), backend, cloud, region };
                     self.weight.get_or_create(&labels).set(f64::from(*weight) / f64::from(total.max(1)));
                 }
             }

@@ -32,10 +32,20 @@ pub struct Held {
 }
 
 /// Reads a body of at most `limits.body_bytes`, in at most `limits.read_timeout`.
-pub async fn read(headers: &HeaderMap, body: Incoming, limits: &Limits, held: &Arc<Semaphore>) -> Result<Held, Failure> {
+pub async fn read(
+    headers: &HeaderMap,
+    body: Incoming,
+    limits: &Limits,
+    held: &Arc<Semaphore>,
+) -> Result<Held, Failure> {
     if headers.get(header::CONTENT_ENCODING).is_some_and(|v| v != "identity") {
         let message = "compressed request bodies are not accepted; send the body without Content-Encoding";
-        return Err(Failure::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_encoding", message));
+        return Err(Failure::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "invalid_request_error",
+            "unsupported_encoding",
+            message,
+        ));
     }
     if body.size_hint().lower() > limits.body_bytes {
         return Err(too_large(limits));
@@ -44,7 +54,12 @@ pub async fn read(headers: &HeaderMap, body: Incoming, limits: &Limits, held: &A
     collect(body, limits, held, deadline).await
 }
 
-async fn collect(mut body: Incoming, limits: &Limits, held: &Arc<Semaphore>, deadline: Instant) -> Result<Held, Failure> {
+async fn collect(
+    mut body: Incoming,
+    limits: &Limits,
+    held: &Arc<Semaphore>,
+    deadline: Instant,
+) -> Result<Held, Failure> {
     let mut bytes = BytesMut::with_capacity(body.size_hint().lower().min(1 << 20) as usize);
     let mut permits = Vec::new();
     loop {
@@ -88,28 +103,14 @@ fn nearest<'a>(name: &str, fleet: &'a Fleet) -> Option<&'a str> {
         return None;
     }
     let names = fleet.models.iter().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases));
-    let scored = names.map(|n| (distance(name, n), n.as_str()));
+    let distance = |known: &str| strsim::levenshtein(&name.to_lowercase(), &known.to_lowercase());
+    let scored = names.map(|n| (distance(n), n.as_str()));
     scored.min().filter(|(d, near)| *d <= near.len().max(name.len()) / 2).map(|(_, near)| near)
 }
 
-/// Levenshtein's edit distance, over bytes.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(!x.eq_ignore_ascii_case(y));
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 fn too_large(limits: &Limits) -> Failure {
-    let message = format!("the request body is larger than {} bytes; send less, or raise gateway.limits.body", limits.body_bytes);
+    let message =
+        format!("the request body is larger than {} bytes; send less, or raise gateway.limits.body", limits.body_bytes);
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", message)
 }
 
@@ -127,16 +128,4 @@ fn full() -> Failure {
     );
     failure.retry_after = Some(Duration::from_secs(1));
     failure
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn edit_distance_ignores_case_and_counts_slips() {
-        assert_eq!(distance("llama-70b", "Llama-70b"), 0);
-        assert_eq!(distance("lama-70b", "llama-70b"), 1);
-        assert_eq!(distance("gpt-4", "llama-70b"), 7);
-    }
 }

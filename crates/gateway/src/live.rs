@@ -75,6 +75,9 @@ pub struct Upstream {
     /// The path of the base URL, without a trailing slash.
     pub base_path: String,
     pub authorization: Option<HeaderValue>,
+    /// Attempts that ended here, and those among them that failed.
+    pub attempts: AtomicU64,
+    pub failed: AtomicU64,
     /// When the last byte came from it.
     last_byte: AtomicU64,
     /// Counts verdicts; those who wait on the backend without having delivered anything watch it.
@@ -84,6 +87,12 @@ pub struct Upstream {
 impl Upstream {
     pub fn heard(&self, now: Nanos) {
         self.last_byte.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// Counts an attempt that is over.
+    pub fn ended(&self, end: End) {
+        self.attempts.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(u64::from(matches!(end, End::Failed(_))), Ordering::Relaxed);
     }
 
     pub fn verdicts(&self) -> watch::Receiver<u64> {
@@ -145,7 +154,14 @@ pub struct Live {
 }
 
 impl Live {
-    pub fn new(loaded: &Loaded, clock: Clock, connector: Arc<dyn Connect>, events: Events, overlays: Overlays, seed: u64) -> Result<Self, String> {
+    pub fn new(
+        loaded: &Loaded,
+        clock: Clock,
+        connector: Arc<dyn Connect>,
+        events: Events,
+        overlays: Overlays,
+        seed: u64,
+    ) -> Result<Self, String> {
         let mut rng = Rng::seed_from_u64(seed);
         let snapshot = Arc::new(Snapshot::build(loaded, None, &connector)?);
         let state = State::new(loaded.fleet.clone(), clock.now(), &mut rng);
@@ -183,7 +199,8 @@ impl Live {
         let mut core = self.core();
         let core = &mut *core;
         if !follow(ticket, core.state.fleet()) {
-            let decision = Decision::Reject(Reject { why: outrigger_core::route::RejectReason::NoBackend, retry_after: None });
+            let decision =
+                Decision::Reject(Reject { why: outrigger_core::route::RejectReason::NoBackend, retry_after: None });
             return Decided { decision, fleet: core.state.fleet().clone(), upstream: None, candidates: Vec::new() };
         }
         let view = self.events.logs_decisions().then(|| (core.state.view(&ticket.facts), core.rng.clone()));
@@ -382,7 +399,10 @@ impl Snapshot {
         };
         let upstreams = loaded.fleet.backends.iter().enumerate().map(upstream).collect::<Result<_, String>>()?;
         let hashes = loaded.secrets.key_hashes.iter().enumerate();
-        let keys = KeyRing::new(hashes.flat_map(|(i, all)| all.iter().map(move |h| (*h, KeyId(i as u16)))), !loaded.fleet.keys.is_empty());
+        let keys = KeyRing::new(
+            hashes.flat_map(|(i, all)| all.iter().map(move |h| (*h, KeyId(i as u16)))),
+            !loaded.fleet.keys.is_empty(),
+        );
         Ok(Self { fleet: loaded.fleet.clone(), upstreams, keys })
     }
 
@@ -404,7 +424,8 @@ impl Upstream {
         let port = authority.port_u16().unwrap_or(80);
         let host = authority.host().trim_matches(['[', ']']).to_owned();
         let bearer = |key: &str| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| wrong("its api_key has characters that a header cannot carry"))?;
+            let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
+                .map_err(|_| wrong("its api_key has characters that a header cannot carry"))?;
             value.set_sensitive(true);
             Ok::<_, String>(value)
         };
@@ -414,6 +435,8 @@ impl Upstream {
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_| wrong("its url has no proper host"))?,
             base_path: uri.path().trim_end_matches('/').to_owned(),
             authorization: key.map(bearer).transpose()?,
+            attempts: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
             last_byte: AtomicU64::new(0),
             abandoned: watch::Sender::new(0),
         })

@@ -16,7 +16,7 @@ use outrigger_core::{state::State, units::Nanos};
 use serde::{Deserialize, Serialize};
 
 /// How long an operator's overlay holds when no time is given.
-pub const DEFAULT_TIME: std::time::Duration = std::time::Duration::from_secs(2 * 3_600);
+pub const DEFAULT_TIME: std::time::Duration = std::time::Duration::from_hours(2);
 const FILE: &str = "overlays.json";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,10 +127,14 @@ impl Overlays {
         for (m, model) in fleet.models.iter().enumerate() {
             for (t, tier) in model.tiers.iter().enumerate() {
                 let overlay = active.iter().find_map(|o| match &o.what {
-                    What::Weights { model: name, tier, weights } if *name == model.name && *tier == t + 1 => Some(weights),
+                    What::Weights { model: name, tier, weights } if *name == model.name && *tier == t + 1 => {
+                        Some(weights)
+                    }
                     _ => None,
                 });
-                let weight_of = |name: &str, weights: &[(String, u32)]| weights.iter().find(|(b, _)| b == name).map_or(0, |(_, w)| *w);
+                let weight_of = |name: &str, weights: &[(String, u32)]| {
+                    weights.iter().find(|(b, _)| b == name).map_or(0, |(_, w)| *w)
+                };
                 let weights = overlay.map(|w| {
                     tier.split.iter().map(|s| weight_of(&fleet.backend(s.backend).name, w)).collect::<Vec<u32>>()
                 });

@@ -85,9 +85,19 @@ async fn probe(live: &Live, id: BackendId, fleet: &Fleet, upstream: &Upstream) -
 }
 
 /// Asks for one token on a connection of its own, so that a pooled one cannot mislead.
-async fn ask(backend: &Backend, upstream: &Upstream, endpoint: Endpoint, connect: Duration, clock: Clock) -> Result<(), Fault> {
+async fn ask(
+    backend: &Backend,
+    upstream: &Upstream,
+    endpoint: Endpoint,
+    connect: Duration,
+    clock: Clock,
+) -> Result<(), Fault> {
     let mut lease = upstream.pool.fresh(connect).await?;
-    let response = lease.sender().send_request(request(backend, upstream, endpoint)).await.map_err(|e| if e.is_parse() { Fault::BadBody } else { Fault::Reset })?;
+    let response = lease
+        .sender()
+        .send_request(request(backend, upstream, endpoint))
+        .await
+        .map_err(|e| if e.is_parse() { Fault::BadBody } else { Fault::Reset })?;
     let status = response.status();
     if !status.is_success() {
         return match classify(status, response.headers(), clock.now()) {
@@ -112,7 +122,9 @@ fn request(backend: &Backend, upstream: &Upstream, endpoint: Endpoint) -> Reques
     let bound = if backend.engine == Engine::Openai { "max_completion_tokens" } else { "max_tokens" };
     let body = match endpoint {
         Endpoint::Embeddings => serde_json::json!({ "model": backend.model, "input": "ping" }),
-        _ => serde_json::json!({ "model": backend.model, "messages": [{ "role": "user", "content": "ping" }], bound: 1 }),
+        _ => {
+            serde_json::json!({ "model": backend.model, "messages": [{ "role": "user", "content": "ping" }], bound: 1 })
+        }
     };
     let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
     *request.method_mut() = Method::POST;

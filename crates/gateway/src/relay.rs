@@ -37,7 +37,13 @@ pub struct Relayed {
     pub seen: Seen,
 }
 
-pub async fn relay(plan: &Plan<'_>, stream: Streaming, to: mpsc::Sender<Bytes>, reveal: Reveal, stop: &mut watch::Receiver<bool>) -> Relayed {
+pub async fn relay(
+    plan: &Plan<'_>,
+    stream: Streaming,
+    to: mpsc::Sender<Bytes>,
+    reveal: Reveal,
+    stop: &mut watch::Receiver<bool>,
+) -> Relayed {
     let Streaming { lease, mut body, mut splitter, ready, mut seen, .. } = stream;
     let mut end = if to.send(ready.into()).await.is_err() { Some(End::ClientGone) } else { None };
     let mut idle_until = Instant::now() + plan.timeouts.idle;
@@ -93,7 +99,11 @@ pub async fn relay(plan: &Plan<'_>, stream: Streaming, to: mpsc::Sender<Bytes>, 
 }
 
 /// Takes every complete event out of the splitter: the bytes for the client, and how the stream ended if it did.
-fn drain(plan: &Plan<'_>, splitter: &mut outrigger_wire::sse::Splitter, seen: &mut Seen) -> (Bytes, Option<End>, usize) {
+fn drain(
+    plan: &Plan<'_>,
+    splitter: &mut outrigger_wire::sse::Splitter,
+    seen: &mut Seen,
+) -> (Bytes, Option<End>, usize) {
     let mut first: Option<Bytes> = None;
     let mut joined: Vec<u8> = Vec::new();
     let mut events = 0;

@@ -65,25 +65,27 @@ impl Failure {
 
     /// The error as the last event of a stream.
     pub fn to_event(&self, reveal: Reveal) -> Bytes {
-        self.with_body(reveal, |body| body.to_event())
+        self.body(&self.notes(reveal)).to_event()
     }
 
     fn to_body(&self, reveal: Reveal) -> Bytes {
-        self.with_body(reveal, |body| body.to_bytes())
+        self.body(&self.notes(reveal)).to_bytes()
     }
 
-    fn with_body(&self, reveal: Reveal, write: impl FnOnce(&ErrorBody<'_>) -> Bytes) -> Bytes {
-        let notes: Vec<BackendNote<'_>> = (self.backends.iter())
-            .map(|n| BackendNote { backend: &n.backend, reason: n.reason, retry_after_s: n.retry_after.map(ceil_seconds) })
-            .collect();
-        let shown = reveal == Reveal::Id && !notes.is_empty();
-        write(&ErrorBody {
+    fn notes(&self, reveal: Reveal) -> Vec<BackendNote<'_>> {
+        let shown = if reveal == Reveal::Id { self.backends.as_slice() } else { &[] };
+        let wait = |note: &Note| note.retry_after.map(ceil_seconds);
+        shown.iter().map(|n| BackendNote { backend: &n.backend, reason: n.reason, retry_after_s: wait(n) }).collect()
+    }
+
+    fn body<'a>(&'a self, notes: &'a [BackendNote<'a>]) -> ErrorBody<'a> {
+        ErrorBody {
             message: &self.message,
             kind: self.kind,
             param: self.param,
             code: Some(self.code),
-            backends: shown.then_some(notes.as_slice()),
-        })
+            backends: (!notes.is_empty()).then_some(notes),
+        }
     }
 }
 
@@ -122,16 +124,44 @@ pub fn notes(fleet: &Fleet, candidates: &[Candidate], now: Nanos) -> Vec<Note> {
 pub fn rejected(reject: &Reject, model: &str) -> Failure {
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     let (status, kind, message) = match reject.why {
-        RejectReason::NoBackend => (unavailable, "service_unavailable", format!("no backend of model '{model}' can serve now; retry later")),
-        RejectReason::RateLimited => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", format!("every backend of model '{model}' is rate limited; retry after the time given")),
-        RejectReason::Saturated => (unavailable, "service_unavailable", format!("every backend of model '{model}' is at its limit; retry later")),
-        RejectReason::SubstituteDenied => (unavailable, "service_unavailable", format!("model '{model}' cannot serve now, and this key does not accept a substitute; retry later")),
-        RejectReason::CloudNotAllowed => (StatusCode::FORBIDDEN, "permission_error", format!("model '{model}' is only served from clouds that this key may not use; ask the operator")),
-        RejectReason::SpendLimit => (unavailable, "service_unavailable", format!("the backends of model '{model}' that are left have reached their spend limit; retry later")),
-        RejectReason::KeyLimit => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "this key has as many requests in flight as it may; retry when one has ended".to_owned()),
-        RejectReason::AllTried | RejectReason::RetryBudget | RejectReason::Poison => {
-            (StatusCode::BAD_GATEWAY, "upstream_error", format!("the backends of model '{model}' failed on this request"))
+        RejectReason::NoBackend => {
+            (unavailable, "service_unavailable", format!("no backend of model '{model}' can serve now; retry later"))
         }
+        RejectReason::RateLimited => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_error",
+            format!("every backend of model '{model}' is rate limited; retry after the time given"),
+        ),
+        RejectReason::Saturated => (
+            unavailable,
+            "service_unavailable",
+            format!("every backend of model '{model}' is at its limit; retry later"),
+        ),
+        RejectReason::SubstituteDenied => (
+            unavailable,
+            "service_unavailable",
+            format!("model '{model}' cannot serve now, and this key does not accept a substitute; retry later"),
+        ),
+        RejectReason::CloudNotAllowed => (
+            StatusCode::FORBIDDEN,
+            "permission_error",
+            format!("model '{model}' is only served from clouds that this key may not use; ask the operator"),
+        ),
+        RejectReason::SpendLimit => (
+            unavailable,
+            "service_unavailable",
+            format!("the backends of model '{model}' that are left have reached their spend limit; retry later"),
+        ),
+        RejectReason::KeyLimit => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "rate_limit_error",
+            "this key has as many requests in flight as it may; retry when one has ended".to_owned(),
+        ),
+        RejectReason::AllTried | RejectReason::RetryBudget | RejectReason::Poison => (
+            StatusCode::BAD_GATEWAY,
+            "upstream_error",
+            format!("the backends of model '{model}' failed on this request"),
+        ),
     };
     let mut failure = Failure::new(status, kind, reject.why.as_str(), message);
     failure.retry_after = match reject.why {
@@ -146,18 +176,28 @@ pub fn upstream_failed(fault: Fault, model: &str) -> Failure {
     let bad = StatusCode::BAD_GATEWAY;
     let late = StatusCode::GATEWAY_TIMEOUT;
     let (status, code, message) = match fault {
-        Fault::Dns | Fault::Refused | Fault::Reset | Fault::Abandoned => (bad, "backend_unreachable", "could not be reached"),
+        Fault::Dns | Fault::Refused | Fault::Reset | Fault::Abandoned => {
+            (bad, "backend_unreachable", "could not be reached")
+        }
         Fault::Tls => (bad, "backend_tls", "failed the TLS handshake"),
-        Fault::ConnectTimeout | Fault::HeadersTimeout | Fault::FirstTokenTimeout | Fault::TotalTimeout => (late, "backend_timeout", "did not answer in time"),
+        Fault::ConnectTimeout | Fault::HeadersTimeout | Fault::FirstTokenTimeout | Fault::TotalTimeout => {
+            (late, "backend_timeout", "did not answer in time")
+        }
         Fault::Overloaded { status: 429, .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "is rate limited"),
         Fault::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "is overloaded"),
         Fault::Auth => (bad, "upstream_auth", "does not accept the gateway's key; the operator has to look"),
-        Fault::WrongModel => (bad, "wrong_model", "does not serve the model it is configured for; the operator has to look"),
+        Fault::WrongModel => {
+            (bad, "wrong_model", "does not serve the model it is configured for; the operator has to look")
+        }
         Fault::BadBody => (bad, "bad_upstream_body", "sent an answer that cannot be read"),
         Fault::Status(_) => (bad, "upstream_error", "failed"),
         Fault::Cut => (bad, "upstream_cut", "broke off the answer; what came before is incomplete"),
-        Fault::Stalled => (bad, "upstream_stalled", "went silent in the middle of the answer; what came before is incomplete"),
-        Fault::Local => (StatusCode::SERVICE_UNAVAILABLE, "gateway_resources", "could not be called: the gateway is out of sockets"),
+        Fault::Stalled => {
+            (bad, "upstream_stalled", "went silent in the middle of the answer; what came before is incomplete")
+        }
+        Fault::Local => {
+            (StatusCode::SERVICE_UNAVAILABLE, "gateway_resources", "could not be called: the gateway is out of sockets")
+        }
     };
     let mut failure = Failure::new(status, "upstream_error", code, format!("the backend of model '{model}' {message}"));
     if let Fault::Overloaded { retry_after, .. } = fault {

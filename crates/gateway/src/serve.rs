@@ -4,11 +4,7 @@
 //! task sees its channel closed, lets go of the backend at once, and still writes its record. Nothing is done in a
 //! destructor that matters.
 
-use std::{
-    convert::Infallible,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -42,7 +38,12 @@ use crate::{
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// Accepts until told to stop; then lets requests in flight end, up to the fleet's drain time.
-pub async fn run(live: Arc<Live>, listener: Arc<dyn Accept>, mut drain: watch::Receiver<bool>, stop: watch::Receiver<bool>) {
+pub async fn run(
+    live: Arc<Live>,
+    listener: Arc<dyn Accept>,
+    mut drain: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
+) {
     let connections = live.snapshot().fleet.gateway.limits.connections;
     let places = Arc::new(Semaphore::new(connections));
     let (closed, mut all_closed) = mpsc::channel::<()>(1);
@@ -69,7 +70,12 @@ pub async fn run(live: Arc<Live>, listener: Arc<dyn Accept>, mut drain: watch::R
     all_closed.recv().await;
 }
 
-async fn connection(live: &Arc<Live>, stream: BoxStream, mut drain: watch::Receiver<bool>, mut stop: watch::Receiver<bool>) {
+async fn connection(
+    live: &Arc<Live>,
+    stream: BoxStream,
+    mut drain: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
+) {
     let limits = live.snapshot().fleet.gateway.limits.clone();
     let service = {
         let (live, stop) = (live.clone(), stop.clone());
@@ -178,7 +184,16 @@ async fn accept(
     }
     let ticket = Ticket { request_id: request_id.to_owned(), fleet: fleet.clone(), facts, history: History::default() };
     let public_name = fleet.model(model).name.clone();
-    Ok(Call { ticket, head, headers: parts.headers, body: Some(held), arrived, public_name, reveal, attempts: Vec::new() })
+    Ok(Call {
+        ticket,
+        head,
+        headers: parts.headers,
+        body: Some(held),
+        arrived,
+        public_name,
+        reveal,
+        attempts: Vec::new(),
+    })
 }
 
 /// The key's own list of models; one that it may not use looks like one that does not exist.
@@ -207,20 +222,36 @@ fn affinity(headers: &HeaderMap, user: Option<&str>) -> Option<u64> {
 }
 
 /// Runs the call apart from the connection and waits for its response head.
-async fn in_its_own_task(live: Arc<Live>, call: Call, stop: watch::Receiver<bool>, request_id: &str, reveal: Reveal) -> Response<Answer> {
+async fn in_its_own_task(
+    live: Arc<Live>,
+    call: Call,
+    stop: watch::Receiver<bool>,
+    request_id: &str,
+    reveal: Reveal,
+) -> Response<Answer> {
     let (respond, response) = oneshot::channel();
     tokio::spawn(run_call(live, call, respond, stop));
     match response.await {
         Ok(response) => response,
         // The task panicked: a bug of ours, which must not look like an answer.
         Err(_) => {
-            let failure = Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "internal", "the gateway failed on this request; please report it");
+            let failure = Failure::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal_error",
+                "internal",
+                "the gateway failed on this request; please report it",
+            );
             failure.to_response(request_id, reveal)
         }
     }
 }
 
-async fn run_call(live: Arc<Live>, mut call: Call, mut respond: oneshot::Sender<Response<Answer>>, mut stop: watch::Receiver<bool>) {
+async fn run_call(
+    live: Arc<Live>,
+    mut call: Call,
+    mut respond: oneshot::Sender<Response<Answer>>,
+    mut stop: watch::Receiver<bool>,
+) {
     if let Err(reject) = live.admit(&mut call.ticket) {
         let failure = reply::rejected(&reject, &call.public_name);
         account::finish(&live, &call, Ending { status: failure.status.as_u16(), outcome: Outcome::Rejected });
@@ -328,7 +359,11 @@ fn mark(call: &Call, source: Option<&Source>, headers: &mut HeaderMap) {
 }
 
 fn ready(live: &Live) -> Response<Answer> {
-    if live.is_draining() { text(StatusCode::SERVICE_UNAVAILABLE, "draining\n") } else { text(StatusCode::OK, "ready\n") }
+    if live.is_draining() {
+        text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else {
+        text(StatusCode::OK, "ready\n")
+    }
 }
 
 fn text(status: StatusCode, text: &'static str) -> Response<Answer> {
@@ -345,12 +380,19 @@ fn with_close(mut response: Response<Answer>) -> Response<Answer> {
 }
 
 fn wrong_method() -> Failure {
-    Failure::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", "this endpoint takes POST")
+    Failure::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "invalid_request_error",
+        "method_not_allowed",
+        "this endpoint takes POST",
+    )
 }
 
 fn no_such_path(path: &str) -> Failure {
     let shown: String = path.chars().filter(|c| !c.is_control()).take(80).collect();
-    let message = format!("there is no '{shown}' here; this gateway serves /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models");
+    let message = format!(
+        "there is no '{shown}' here; this gateway serves /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models"
+    );
     Failure::new(StatusCode::NOT_FOUND, "invalid_request_error", "unknown_url", message)
 }
 

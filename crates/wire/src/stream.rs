@@ -195,8 +195,8 @@ fn skip_space(object: &[u8], at: usize) -> usize {
     object[at..].iter().position(|byte| !json::is_space(*byte)).map_or(object.len(), |found| at + found)
 }
 
-/// The string that belongs to the key at `key`, if it is the only such key and certainly one of the outermost object:
-/// nothing opens between the object's start and the key, or nothing closes between the value and the object's end.
+/// The string that belongs to the key at `key`, if that key is certainly one of the outermost object: nothing opens
+/// between the object's start and the key, or nothing closes between the value and the object's end.
 fn outer_string(object: &[u8], key: usize, key_len: usize) -> Option<Range<usize>> {
     let start = value_after(object, key + key_len)?;
     if object[start] != b'"' || object[key - 1] == b'\\' {
@@ -205,7 +205,7 @@ fn outer_string(object: &[u8], key: usize, key_len: usize) -> Option<Range<usize
     let end = start + 1 + memchr2(b'"', b'\\', &object[start + 1..])?;
     let rest = &object[end..object.len() - 1];
     let first_level = memchr2(b'{', b'[', &object[1..key]).is_none() || memchr2(b'}', b']', rest).is_none();
-    (object[end] == b'"' && first_level && MODEL.find(rest).is_none()).then_some(start..end + 1)
+    (object[end] == b'"' && first_level).then_some(start..end + 1)
 }
 
 /// The parts of an answer, whole or a chunk of one, that the gateway reads.

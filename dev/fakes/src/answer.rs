@@ -158,12 +158,11 @@ impl Voice {
         self.chunk(&json!([choice]))
     }
 
-    pub(crate) fn finish(&self, by_length: bool) -> Value {
+    pub(crate) fn finish(&self, reason: &str) -> Value {
         let delta = match self.engine {
             EngineKind::Vllm => json!({"content": ""}),
             EngineKind::Openai => json!({}),
         };
-        let reason = finish_reason(by_length);
         let mut choice = match self.endpoint {
             Endpoint::Chat => json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": reason}),
             _ => json!({"index": 0, "text": "", "logprobs": null, "finish_reason": reason}),
@@ -182,9 +181,8 @@ impl Voice {
         event
     }
 
-    pub(crate) fn complete(&self, output: u32, by_length: bool) -> Value {
+    pub(crate) fn complete(&self, output: u32, reason: &str) -> Value {
         let text: String = (0..output).map(token_text).collect();
-        let reason = finish_reason(by_length);
         let (object, mut choice) = match self.endpoint {
             Endpoint::Chat => (
                 "chat.completion",
@@ -263,7 +261,7 @@ impl Voice {
     }
 }
 
-fn finish_reason(by_length: bool) -> &'static str {
+pub(crate) fn finish_reason(by_length: bool) -> &'static str {
     if by_length { "length" } else { "stop" }
 }
 

@@ -178,8 +178,13 @@ async fn run_stepped(inner: &Inner) {
             deadline = Instant::now();
             continue;
         };
-        deadline = (deadline + step).max(Instant::now().checked_sub(MAX_CATCH_UP).unwrap_or(deadline));
-        sleep_until(deadline).await;
+        deadline = (deadline + step.lasts).max(Instant::now().checked_sub(MAX_CATCH_UP).unwrap_or(deadline));
+        if deadline > Instant::now() {
+            sleep_until(deadline).await;
+        } else {
+            // The timer would round a wait of nothing up to a millisecond.
+            tokio::task::yield_now().await;
+        }
         inner.lock().end_step(&inner.profile, step);
     }
 }
@@ -211,6 +216,14 @@ struct State {
     ttft: TtftHistogram,
     slow: Option<(f64, f64)>,
     dice: Dice,
+}
+
+/// One turn of the whole batch.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    lasts: Duration,
+    /// What a fault adds to `lasts` buys no work.
+    work: Duration,
 }
 
 #[derive(Debug)]
@@ -329,18 +342,30 @@ impl State {
         true
     }
 
-    /// The length of the step that now begins; none when there is nothing to do.
-    fn begin_step(&mut self, profile: &Profile) -> Option<Duration> {
+    /// The step that now begins; none when there is nothing to do.
+    fn begin_step(&mut self, profile: &Profile) -> Option<Step> {
         self.admit(profile);
-        if self.running.is_empty() {
-            return None;
-        }
+        let ready = self.running.iter().map(|s| s.ready).min()?;
         for sequence in &mut self.running {
             sequence.in_step = true;
         }
-        let step = profile.step(self.running.len());
-        let step = step.mul_f64(1.0 + profile.jitter * (2.0 * self.dice.unit() - 1.0));
-        Some(self.slowed(step))
+        let idle = ready.saturating_duration_since(Instant::now());
+        if !idle.is_zero() {
+            return Some(Step { lasts: idle, work: Duration::ZERO });
+        }
+        let jitter = 1.0 + profile.jitter * (2.0 * self.dice.unit() - 1.0);
+        let work = self.decode_time(profile).mul_f64(jitter);
+        Some(Step { lasts: self.slowed(work), work })
+    }
+
+    /// Where decoding takes no time, a step lasts as long as the first prompt needs.
+    fn decode_time(&self, profile: &Profile) -> Duration {
+        let decode = profile.step(self.running.len());
+        let rate = profile.prefill_tokens_per_second;
+        match self.running.iter().find(|s| s.prefill_left > 0.0) {
+            Some(first) if decode.is_zero() && rate > 0.0 => Duration::from_secs_f64(first.prefill_left / rate),
+            _ => decode,
+        }
     }
 
     fn slowed(&mut self, time: Duration) -> Duration {
@@ -350,13 +375,14 @@ impl State {
         }
     }
 
-    fn end_step(&mut self, profile: &Profile, step: Duration) {
+    fn end_step(&mut self, profile: &Profile, step: Step) {
         let now = Instant::now();
         let mut budget = match profile.prefill_tokens_per_second {
-            rate if rate > 0.0 => rate * profile.step(self.running.len()).as_secs_f64(),
+            // Rounded up to the nanosecond's worth, so that a step made to fit a prompt does.
+            rate if rate > 0.0 => rate * (step.work.as_secs_f64() + 1e-9),
             _ => f64::INFINITY,
         };
-        let burst = if step.is_zero() { u32::MAX } else { 1 };
+        let burst = if step.lasts.is_zero() { u32::MAX } else { 1 };
         let mut running = std::mem::take(&mut self.running);
         running.retain_mut(|sequence| {
             if !sequence.in_step || now < sequence.ready {

@@ -52,6 +52,8 @@ pub enum FaultKind {
     MalformedSse,
     /// `data: {"error":…}` after `after_tokens` (0), then `[DONE]`, as vLLM does. Non-streams: 500.
     ErrorEvent,
+    /// A stream whose finish reason, after `after_tokens` (3), is "abort": vLLM's answer to its own SIGTERM.
+    Abort,
     /// A clean end after `after_tokens` (all) without a finish reason and without `[DONE]`. Streams only.
     MissingDone,
     /// A complete stream that only lacks its `[DONE]`. Streams only.
@@ -59,7 +61,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Refuse,
         Self::Blackhole,
         Self::Kill,
@@ -75,6 +77,7 @@ impl FaultKind {
         Self::Garbage,
         Self::MalformedSse,
         Self::ErrorEvent,
+        Self::Abort,
         Self::MissingDone,
         Self::NoDone,
     ];
@@ -85,7 +88,7 @@ impl FaultKind {
 
     fn default_after_tokens(self) -> u32 {
         match self {
-            Self::Cut | Self::Stall | Self::MalformedSse => 3,
+            Self::Cut | Self::Stall | Self::MalformedSse | Self::Abort => 3,
             Self::MissingDone => u32::MAX,
             _ => 0,
         }

@@ -10,7 +10,7 @@ use http::{Response, StatusCode, header};
 use serde_json::Value;
 
 use crate::{
-    answer::{ApiError, Voice},
+    answer::{ApiError, Voice, finish_reason},
     body::{AnswerBody, BrokenOff, Out},
     conn::Line,
     engine::{Event, Ticket},
@@ -78,7 +78,7 @@ impl Generation {
     }
 
     async fn end_stream(self, tokens: u32, by_length: bool, out: &Out) {
-        out.send(event(&self.voice.finish(by_length))).await;
+        out.send(event(&self.voice.finish(finish_reason(by_length)))).await;
         if self.voice.include_usage {
             out.send(event(&self.voice.usage_event(tokens))).await;
         }
@@ -94,6 +94,12 @@ impl Generation {
             FaultKind::Stall => std::future::pending().await,
             FaultKind::ErrorEvent => {
                 out.send(event(&ApiError::internal().body(self.voice.engine))).await;
+                out.send("data: [DONE]\n\n").await;
+                self.entry.end(Outcome::Fault);
+                Ok(())
+            }
+            FaultKind::Abort => {
+                out.send(event(&self.voice.finish("abort"))).await;
                 out.send("data: [DONE]\n\n").await;
                 self.entry.end(Outcome::Fault);
                 Ok(())
@@ -119,9 +125,11 @@ impl Generation {
             }
             self.entry.token();
         };
+        let aborted = self.fault.filter(|f| f.kind == FaultKind::Abort);
+        let reason = aborted.map_or(finish_reason(by_length), |_| "abort");
         let answer = match self.voice.endpoint {
             Endpoint::Embeddings => self.voice.embeddings(self.inputs),
-            _ => self.voice.complete(tokens, by_length),
+            _ => self.voice.complete(tokens, reason),
         };
         Ok(self.deliver(answer.to_string()))
     }
@@ -140,7 +148,7 @@ impl Generation {
             }
             _ => {
                 // Faults that only a stream can have leave a whole answer as it is, and it counts as complete.
-                let told = self.fault.filter(|f| f.kind == FaultKind::WrongModel);
+                let told = self.fault.filter(|f| matches!(f.kind, FaultKind::WrongModel | FaultKind::Abort));
                 self.entry.end(outcome(told));
                 json_response(StatusCode::OK, answer)
             }
@@ -174,7 +182,7 @@ impl Dealt {
         let at_end = matches!(next, Event::Finished { .. });
         match self.kind {
             FaultKind::MalformedSse => sent == self.after_tokens || (at_end && sent < self.after_tokens),
-            FaultKind::Cut | FaultKind::Stall | FaultKind::ErrorEvent | FaultKind::MissingDone => {
+            FaultKind::Cut | FaultKind::Stall | FaultKind::ErrorEvent | FaultKind::Abort | FaultKind::MissingDone => {
                 sent >= self.after_tokens || at_end
             }
             _ => false,

@@ -25,6 +25,9 @@ pub use self::book::{Failure, LoadStats, Percentiles, Snapshot};
 use self::client::Client;
 use crate::rng::Dice;
 
+/// tokio's timer counts milliseconds, and rounds up.
+const TIMER: Duration = Duration::from_millis(2);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrivals {
     Poisson,
@@ -138,6 +141,7 @@ async fn run(options: LoadOptions, client: Arc<Client>, stats: Arc<LoadStats>, m
             _ = stopped.wait_for(|stopped| *stopped) => break,
             () = sleep_until(due) => {}
         }
+        let start = counts_from(due);
         while requests.try_join_next().is_some() {}
         let stream = dice.hit(options.stream_share);
         let Ok(slot) = slots.clone().try_acquire_owned() else {
@@ -146,11 +150,17 @@ async fn run(options: LoadOptions, client: Arc<Client>, stats: Arc<LoadStats>, m
         };
         let (client, stats) = (client.clone(), stats.clone());
         requests.spawn(async move {
-            client.request(number, stream, due, &stats).await;
+            client.request(number, stream, start, &stats).await;
             drop(slot);
         });
     }
     while requests.join_next().await.is_some() {}
+}
+
+/// The moment a request was due, or now if only the timer's resolution lies between: that delay is not the server's.
+fn counts_from(due: Instant) -> Instant {
+    let now = Instant::now();
+    if now.saturating_duration_since(due) < TIMER { now } else { due }
 }
 
 fn gap(options: &LoadOptions, dice: &mut Dice) -> Duration {

@@ -13,6 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{Fake, Options};
 
 /// Prints the ready line and serves until SIGTERM, SIGINT, a `kill` fault, or the parent's end if asked.
+///
+/// With `die_with_parent` the process must be started from a thread that lives as long as its parent should, so not
+/// from tokio's blocking pool, whose idle threads end after 10 s.
 pub async fn run_process(options: Options, die_with_parent: bool) -> io::Result<()> {
     let parent = getppid();
     if die_with_parent {

@@ -41,7 +41,7 @@ pub struct Profile {
     pub model: String,
     /// Prompt tokens read per second by the whole engine, in arrival order. 0 = a prompt takes no time.
     pub prefill_tokens_per_second: f64,
-    /// Constant time before prefill starts: network and scheduling of a hosted API.
+    /// Constant time before prefill starts: tokenizing and scheduling, and the network of a hosted API.
     pub overhead_ms: f64,
     /// Time of one output token at an idle engine. 0 = no time.
     pub decode_base_ms: f64,
@@ -112,16 +112,17 @@ impl Profile {
     }
 
     /// Llama-3.x-70B FP8 on 4 H100 under vLLM. Measured (AIConfigurator's published runs of 2025-10-29, 1024 in, 1024
-    /// out): time per output token 11.8, 13.2 and 19.5 ms at 4, 16 and 64 running; time to first token 80, 121 and
-    /// 256 ms. The line 11.4 + 0.127 n gives 11.9, 13.4 and 19.5. KV: 288 GB · 0.9 less 70 GB of weights, at
-    /// 327,680 bytes a token.
+    /// out): time per output token 11.8, 13.2 and 19.5 ms at 4, 16 and 64 running; the line 11.4 + 0.127 n gives 11.9,
+    /// 13.4 and 19.5. Time to first token 80 and 121 ms at 4 and 16 running for 1k, 453 and 732 ms for 8k: the slope is
+    /// 18,000 tokens a second, and 45 ms before it gives 110 and 510. KV: 320 GB · 0.9 less 70 GB of weights and 30 GB
+    /// of activations, at 327,680 bytes a token.
     pub fn coreweave_h100() -> Self {
         Self {
             name: "coreweave-h100".into(),
             engine: EngineKind::Vllm,
             model: LLAMA_70B.into(),
-            prefill_tokens_per_second: 9_000.0,
-            overhead_ms: 0.0,
+            prefill_tokens_per_second: 18_000.0,
+            overhead_ms: 45.0,
             decode_base_ms: 11.4,
             decode_per_running_ms: 0.127,
             max_running: 256,
@@ -139,7 +140,8 @@ impl Profile {
     pub fn lambda_h100() -> Self {
         Self {
             name: "lambda-h100".into(),
-            prefill_tokens_per_second: 8_100.0,
+            prefill_tokens_per_second: 16_200.0,
+            overhead_ms: 50.0,
             decode_base_ms: 12.6,
             decode_per_running_ms: 0.14,
             ..Self::coreweave_h100()
@@ -168,6 +170,7 @@ impl Profile {
         Self {
             name: "instant".into(),
             prefill_tokens_per_second: 0.0,
+            overhead_ms: 0.0,
             decode_base_ms: 0.0,
             decode_per_running_ms: 0.0,
             max_running: usize::MAX,

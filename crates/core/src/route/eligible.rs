@@ -6,7 +6,7 @@ use crate::{
     facts::{Facts, History},
     fleet::{BackendId, Fleet, Share, Tier},
     state::{BackendState, State, cooldown::Gate, health::Health},
-    units::{NanoUsd, Nanos},
+    units::Nanos,
 };
 
 /// Who was found in a tier. The contenders are in [`State::scratch`].
@@ -43,7 +43,7 @@ impl State {
         let mut trial = None;
         for (index, share) in spec.split.iter().enumerate() {
             let weight = self.observed.models[facts.model.index()].tiers[tier].weights[index];
-            let standing = match refused_by_rule(fleet, facts, spec, share) {
+            let standing = match refused_by_rule(fleet, facts, spec, *share) {
                 Some(verdict) => Standing::Out(verdict),
                 None => self.standing(fleet, facts, history, share.backend, weight, now, look),
             };
@@ -106,16 +106,10 @@ impl State {
             Gate::TrialRunning => Standing::Out(Verdict::TrialRunning),
         }
     }
-
-    /// What to set aside for a request on `backend`, where its cloud has a limit or its tokens a price.
-    pub(super) fn reservation(&self, fleet: &Fleet, facts: &Facts, backend: BackendId) -> NanoUsd {
-        let price = fleet.backend(backend).token_price;
-        price.map_or(NanoUsd::ZERO, |price| cost::reservation(&price, facts))
-    }
 }
 
 /// What the key's rules forbid, whatever the backend's state.
-fn refused_by_rule(fleet: &Fleet, facts: &Facts, tier: &Tier, share: &Share) -> Option<Verdict> {
+fn refused_by_rule(fleet: &Fleet, facts: &Facts, tier: &Tier, share: Share) -> Option<Verdict> {
     if tier.substitute && !facts.substitute_allowed {
         return Some(Verdict::SubstituteDenied);
     }

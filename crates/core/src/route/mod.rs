@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 pub use self::why::{Candidate, Reason, Recorder, RejectReason, Verdict};
 use self::{eligible::Found, split::Contender};
 use crate::{
-    Rng,
+    Rng, cost,
     facts::{Facts, History},
     fleet::{BackendId, Fleet},
     state::{AttemptId, State},
-    units::Nanos,
+    units::{NanoUsd, Nanos},
 };
 
 /// Requests of one model that may wait for headroom at once.
@@ -130,7 +130,8 @@ impl State {
             recorder.note(number, backend, Verdict::Chosen);
             let trial = matches!(found, Found::Trial(_));
             let reason = reason(look, trial, history, t, self.scratch.len());
-            let reserved = self.reservation(fleet, facts, backend);
+            let price = fleet.backend(backend).token_price;
+            let reserved = price.map_or(NanoUsd::ZERO, |price| cost::reservation(&price, facts));
             let id = self.book(backend, facts.stream, trial, now, reserved);
             return Some(Decision::Attempt(Attempt { id, backend, tier: number, reason, substitute: tier.substitute }));
         }

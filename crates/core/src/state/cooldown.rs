@@ -15,7 +15,7 @@ use crate::{Rng, units::Nanos};
 /// Refusals in a row, with no success between, that block a backend which names no time.
 pub const REFUSALS_TO_BLOCK: u8 = 3;
 /// Longest time that a backend may ask for.
-pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
 const FIRST_BLOCK: Duration = Duration::from_secs(1);
 const MAX_BLOCK: Duration = Duration::from_secs(30);
 
@@ -70,14 +70,7 @@ impl Cooldown {
         self.trial_running = false;
     }
 
-    pub fn refused(
-        &mut self,
-        status: u16,
-        retry_after: Option<Duration>,
-        was_trial: bool,
-        now: Nanos,
-        rng: &mut Rng,
-    ) {
+    pub fn refused(&mut self, status: u16, retry_after: Option<Duration>, was_trial: bool, now: Nanos, rng: &mut Rng) {
         self.status = status;
         self.trial_running &= !was_trial;
         self.refusals_in_row = self.refusals_in_row.saturating_add(1);

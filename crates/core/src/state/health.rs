@@ -42,7 +42,7 @@ const SUCCESS_WINDOW: Duration = Duration::from_secs(30);
 const SUCCESS_MIN_REQUESTS: u32 = 20;
 const SUCCESS_MIN_RATE: f64 = 0.8;
 const EJECTION_BASE: Duration = Duration::from_secs(10);
-const EJECTION_MAX: Duration = Duration::from_secs(300);
+const EJECTION_MAX: Duration = Duration::from_mins(5);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -171,9 +171,8 @@ impl Liveness {
     /// Whether it answered another request lately, and since its previous 500: evidence that the fault is the
     /// request's. (Without the second half, every request in the first seconds of an outage would look poisonous.)
     pub fn is_serving_others(&self, now: Nanos, within: Duration) -> bool {
-        self.last_success.is_some_and(|at| {
-            now.since(at) <= within && self.server_error_before.is_none_or(|previous| at >= previous)
-        })
+        self.last_success
+            .is_some_and(|at| now.since(at) <= within && self.server_error_before.is_none_or(|previous| at >= previous))
     }
 
     /// The caller saw bytes from it at `last_byte`. `busy_since` is when its oldest run of requests of the watched

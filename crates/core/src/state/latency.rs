@@ -11,7 +11,7 @@ use crate::units::Nanos;
 
 const BUCKETS: usize = 64;
 const GROWTH: f64 = 1.25;
-const GENERATION: Duration = Duration::from_secs(60);
+const GENERATION: Duration = Duration::from_mins(1);
 /// Fewer samples than this say nothing about a percentile.
 const MIN_SAMPLES: u32 = 20;
 
@@ -101,7 +101,7 @@ fn bucket(sample: Duration) -> usize {
 }
 
 fn upper_edge(bucket: usize) -> Duration {
-    Duration::from_secs_f64(GROWTH.powi(bucket as i32) / 1e3)
+    Duration::from_secs_f64(GROWTH.powf(bucket as f64) / 1e3)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::view::View;
 use self::{
     cooldown::Cooldown,
     health::{Effect, Liveness},
@@ -22,7 +23,6 @@ use self::{
     retry_budget::RetryBudget,
     spend::Spend,
 };
-pub use self::view::View;
 use crate::{
     Rng, cost,
     facts::Moved,
@@ -243,7 +243,14 @@ impl State {
     }
 
     /// Books an attempt; the counterpart of [`Event::Ended`].
-    pub(crate) fn book(&mut self, backend: BackendId, stream: bool, trial: bool, now: Nanos, reserved: NanoUsd) -> AttemptId {
+    pub(crate) fn book(
+        &mut self,
+        backend: BackendId,
+        stream: bool,
+        trial: bool,
+        now: Nanos,
+        reserved: NanoUsd,
+    ) -> AttemptId {
         let state = &mut self.observed.backends[backend.index()];
         if stream {
             if state.streams == 0 {
@@ -266,7 +273,11 @@ impl State {
         attempt.committed = true;
         let state = &mut self.observed.backends[attempt.backend.index()];
         let took = now.since(attempt.started);
-        if attempt.stream { state.ttft.record(took, now) } else { state.answer.record(took, now) }
+        if attempt.stream {
+            state.ttft.record(took, now);
+        } else {
+            state.answer.record(took, now);
+        }
         state.live.committed(now);
         state.cooldown.answered(attempt.trial, now);
     }
@@ -379,12 +390,11 @@ impl Attempts {
     fn rename(&mut self, moved: &[Option<BackendId>]) {
         for index in 0..self.slots.len() {
             let Some(attempt) = &mut self.slots[index].1 else { continue };
-            match moved[attempt.backend.index()] {
-                Some(new) => attempt.backend = new,
-                None => {
-                    self.slots[index] = (self.slots[index].0.wrapping_add(1), None);
-                    self.free.push(index as u32);
-                }
+            if let Some(new) = moved[attempt.backend.index()] {
+                attempt.backend = new;
+            } else {
+                self.slots[index] = (self.slots[index].0.wrapping_add(1), None);
+                self.free.push(index as u32);
             }
         }
     }

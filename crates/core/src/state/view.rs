@@ -26,7 +26,8 @@ impl State {
         ids.sort_unstable();
         ids.dedup();
         // Latencies inform probes, not decisions, and would be most of the log.
-        let slim = |b: &BackendState| BackendState { ttft: Latency::default(), answer: Latency::default(), ..b.clone() };
+        let slim =
+            |b: &BackendState| BackendState { ttft: Latency::default(), answer: Latency::default(), ..b.clone() };
         let mut clouds: Vec<CloudId> = ids.iter().map(|b| self.fleet.backend(*b).cloud).collect();
         clouds.sort_unstable();
         clouds.dedup();
@@ -50,7 +51,8 @@ impl State {
         };
         let model = observed.models.get_mut(facts.model.index())?;
         let fits = |a: &ModelState, b: &ModelState| {
-            a.tiers.len() == b.tiers.len() && a.tiers.iter().zip(&b.tiers).all(|(a, b)| a.weights.len() == b.weights.len())
+            a.tiers.len() == b.tiers.len()
+                && a.tiers.iter().zip(&b.tiers).all(|(a, b)| a.weights.len() == b.weights.len())
         };
         if !fits(model, &view.model) {
             return None;

@@ -6,44 +6,49 @@ use axum::{
     Json,
     extract::{Path, State as Shared},
     http::StatusCode,
-    response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 
-use super::{Admin, known_backend, refuse, value};
+use super::{Admin, Refusal, known_backend, refuse, value};
 use crate::{
     live::Live,
     overlays::{DEFAULT_TIME, Overlay, What},
 };
 
-pub(super) async fn drain(Shared(admin): Shared<Admin>, path: Path<String>, body: Option<Json<Value>>) -> Response {
-    let live = &admin.live;
-    let body = body.map(|Json(b)| b).unwrap_or_default();
-    known_backend(live, path).and_then(|backend| add(live, What::Drain { backend }, &body)).unwrap_or_else(|refusal| refusal)
+pub(super) async fn drain(
+    Shared(admin): Shared<Admin>,
+    path: Path<String>,
+    body: Option<Json<Value>>,
+) -> Result<Json<Value>, Refusal> {
+    let backend = known_backend(&admin.live, path)?;
+    add(&admin.live, What::Drain { backend }, &body.map(|Json(b)| b).unwrap_or_default())
 }
 
-pub(super) async fn undrain(Shared(admin): Shared<Admin>, path: Path<String>) -> Response {
-    let live = &admin.live;
-    match known_backend(live, path) {
-        Ok(backend) => end(live, &What::Drain { backend }),
-        Err(refusal) => refusal,
-    }
+pub(super) async fn undrain(Shared(admin): Shared<Admin>, path: Path<String>) -> Result<Json<Value>, Refusal> {
+    let backend = known_backend(&admin.live, path)?;
+    end(&admin.live, &What::Drain { backend })
 }
 
-pub(super) async fn split(Shared(admin): Shared<Admin>, Path(model): Path<String>, Json(body): Json<Value>) -> Response {
-    let live = &admin.live;
-    match weights(live, &model, &body).and_then(|what| add(live, what, &body)) {
-        Ok(response) | Err(response) => response,
-    }
+pub(super) async fn split(
+    Shared(admin): Shared<Admin>,
+    Path(model): Path<String>,
+    Json(body): Json<Value>,
+) -> Result<Json<Value>, Refusal> {
+    let what = weights(&admin.live, &model, &body)?;
+    add(&admin.live, what, &body)
 }
 
-pub(super) async fn unsplit(Shared(admin): Shared<Admin>, Path(model): Path<String>, body: Option<Json<Value>>) -> Response {
+pub(super) async fn unsplit(
+    Shared(admin): Shared<Admin>,
+    Path(model): Path<String>,
+    body: Option<Json<Value>>,
+) -> Result<Json<Value>, Refusal> {
     let tier = body.as_ref().and_then(|Json(b)| b.get("tier")?.as_u64()).unwrap_or(1) as usize;
     end(&admin.live, &What::Weights { model, tier, weights: Vec::new() })
 }
 
 /// Reads `{"tier":1,"weights":{"B":60,"C":40}}` against the fleet.
-fn weights(live: &Live, name: &str, body: &Value) -> Result<What, Response> {
+fn weights(live: &Live, name: &str, body: &Value) -> Result<What, Refusal> {
     let fleet = live.snapshot().fleet.clone();
     let wrong = |message: &str| refuse(StatusCode::BAD_REQUEST, "wrong_split", message);
     let Some(id) = fleet.model_by_name(name) else {
@@ -54,14 +59,20 @@ fn weights(live: &Live, name: &str, body: &Value) -> Result<What, Response> {
     let Some(spec) = tier.checked_sub(1).and_then(|t| model.tiers.get(t)) else {
         return Err(wrong(&format!("model '{}' has tiers 1 to {}", model.name, model.tiers.len())));
     };
-    let given = body.get("weights").and_then(Value::as_object).ok_or_else(|| wrong("give weights as {\"weights\":{\"BACKEND\":60}}"))?;
+    let given = body
+        .get("weights")
+        .and_then(Value::as_object)
+        .ok_or_else(|| wrong("give weights as {\"weights\":{\"BACKEND\":60}}"))?;
     let members: Vec<&str> = spec.split.iter().map(|s| fleet.backend(s.backend).name.as_str()).collect();
     let mut weights = Vec::new();
     for (backend, weight) in given {
         if !members.contains(&backend.as_str()) {
             return Err(wrong(&format!("'{backend}' is not in tier {tier}; it has: {}", members.join(", "))));
         }
-        let weight = weight.as_u64().filter(|w| *w <= 1_000_000).ok_or_else(|| wrong("weights are whole numbers from 0 to 1000000"))?;
+        let weight = weight
+            .as_u64()
+            .filter(|w| *w <= 1_000_000)
+            .ok_or_else(|| wrong("weights are whole numbers from 0 to 1000000"))?;
         weights.push((backend.clone(), weight as u32));
     }
     if weights.iter().all(|(_, w)| *w == 0) {
@@ -70,10 +81,14 @@ fn weights(live: &Live, name: &str, body: &Value) -> Result<What, Response> {
     Ok(What::Weights { model: model.name.clone(), tier, weights })
 }
 
-fn add(live: &Live, what: What, body: &Value) -> Result<Response, Response> {
+fn add(live: &Live, what: What, body: &Value) -> Result<Json<Value>, Refusal> {
     let time = match value(body, "for") {
         Some(text) => duration(&text).ok_or_else(|| {
-            refuse(StatusCode::BAD_REQUEST, "wrong_duration", "give the time as a whole number with s, m or h, such as 30m or 2h")
+            refuse(
+                StatusCode::BAD_REQUEST,
+                "wrong_duration",
+                "give the time as a whole number with s, m or h, such as 30m or 2h",
+            )
         })?,
         None => DEFAULT_TIME,
     };
@@ -91,20 +106,16 @@ fn add(live: &Live, what: What, body: &Value) -> Result<Response, Response> {
     })?;
     live.apply_overlays();
     let answer = json!({ "overlay": overlay, "for_s": time.as_secs(), "survives_restart": live.overlays.is_durable(), "reach": "this replica" });
-    Ok(Json(answer).into_response())
+    Ok(Json(answer))
 }
 
-fn end(live: &Live, target: &What) -> Response {
-    match live.overlays.end(target) {
-        Ok(ended) => {
-            live.apply_overlays();
-            Json(json!({ "ended": ended })).into_response()
-        }
-        Err(e) => {
-            let message = format!("the change could not be written to gateway.state_dir: {e}");
-            refuse(StatusCode::INSUFFICIENT_STORAGE, "not_durable", &message)
-        }
-    }
+fn end(live: &Live, target: &What) -> Result<Json<Value>, Refusal> {
+    let ended = live.overlays.end(target).map_err(|e| {
+        let message = format!("the change could not be written to gateway.state_dir: {e}");
+        refuse(StatusCode::INSUFFICIENT_STORAGE, "not_durable", &message)
+    })?;
+    live.apply_overlays();
+    Ok(Json(json!({ "ended": ended })))
 }
 
 /// `90s`, `30m`, `2h`, `1d`.
@@ -127,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_duration_is_a_whole_number_with_a_unit() {
-        assert_eq!(duration("2h"), Some(Duration::from_secs(7_200)));
+        assert_eq!(duration("2h"), Some(Duration::from_hours(2)));
         assert_eq!(duration("90s"), Some(Duration::from_secs(90)));
         for wrong in ["", "h", "2", "0h", "-1h", "1.5h", "9999999999999999h", "é"] {
             assert_eq!(duration(wrong), None, "{wrong}");

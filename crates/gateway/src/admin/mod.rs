@@ -59,7 +59,9 @@ pub async fn run(live: Arc<Live>, listener: TcpListener, access: Access, reload:
         .route("/api/v1/backends/{backend}/undrain", post(change::undrain))
         .route("/api/v1/models/{model}/split", put(change::split).delete(change::unsplit))
         .route("/api/v1/reload", post(reload_now))
-        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "unknown_url", "there is no such admin endpoint; see docs/admin-api.md") })
+        .fallback(|| async {
+            refuse(StatusCode::NOT_FOUND, "unknown_url", "there is no such admin endpoint; see docs/admin-api.md")
+        })
         .layer(middleware::from_fn_with_state(admin.clone(), guard))
         .with_state(admin);
     drop(axum::serve(listener, routes).await);
@@ -68,18 +70,20 @@ pub async fn run(live: Arc<Live>, listener: TcpListener, access: Access, reload:
 async fn guard(Shared(admin): Shared<Admin>, request: Request, next: Next) -> Response {
     match may_use(&admin.access, request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(refusal) => refusal,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
-fn may_use(access: &Access, headers: &HeaderMap) -> Result<(), Response> {
+fn may_use(access: &Access, headers: &HeaderMap) -> Result<(), Refusal> {
     let Some(token) = &access.token else {
         let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
         let from_a_page = headers.contains_key(header::ORIGIN) || !is_loopback(host);
-        let message = "without OUTRIGGER_ADMIN_TOKEN the admin API answers only local tools; set the token to reach it otherwise";
+        let message =
+            "without OUTRIGGER_ADMIN_TOKEN the admin API answers only local tools; set the token to reach it otherwise";
         return if from_a_page { Err(refuse(StatusCode::FORBIDDEN, "forbidden", message)) } else { Ok(()) };
     };
-    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+    let given =
+        headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
     let hash = |text: &str| -> [u8; 32] { Sha256::digest(text.as_bytes()).into() };
     let same = given.is_some_and(|given| bool::from(hash(given).ct_eq(&hash(token))));
     let message = "the admin API needs `Authorization: Bearer TOKEN`, with the value of OUTRIGGER_ADMIN_TOKEN";
@@ -87,13 +91,29 @@ fn may_use(access: &Access, headers: &HeaderMap) -> Result<(), Response> {
 }
 
 fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
+    let name = host
+        .rsplit_once(':')
+        .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
     let name = name.trim_matches(['[', ']']);
     name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-fn refuse(status: StatusCode, code: &str, message: &str) -> Response {
-    (status, Json(json!({ "error": { "code": code, "message": message } }))).into_response()
+/// Why a request to the admin API was not carried out, and what to do about it.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+fn refuse(status: StatusCode, code: &'static str, message: &str) -> Refusal {
+    Refusal { status, code, message: message.to_owned() }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": { "code": self.code, "message": self.message } }))).into_response()
+    }
 }
 
 async fn metrics(Shared(admin): Shared<Admin>) -> Response {
@@ -103,10 +123,12 @@ async fn metrics(Shared(admin): Shared<Admin>) -> Response {
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page).into_response()
 }
 
-async fn reload_now(Shared(admin): Shared<Admin>) -> Response {
+async fn reload_now(Shared(admin): Shared<Admin>) -> Result<Json<Value>, Refusal> {
     let read = admin.reload.clone();
     // Reading files and resolving secrets blocks.
-    let loaded = tokio::task::spawn_blocking(move || read()).await.unwrap_or_else(|_| Err("reading the fleet file panicked".to_owned()));
+    let loaded = tokio::task::spawn_blocking(move || read())
+        .await
+        .unwrap_or_else(|_| Err("reading the fleet file panicked".to_owned()));
     let live = &admin.live;
     let before = live.snapshot().fleet.digest.clone();
     let replaced = loaded.and_then(|loaded| live.replace(&loaded));
@@ -114,17 +136,17 @@ async fn reload_now(Shared(admin): Shared<Admin>) -> Response {
     match replaced {
         Ok(()) => {
             let dormant = live.with_state(|state| live.overlays.dormant(state));
-            Json(json!({ "fleet": live.snapshot().fleet.digest, "before": before, "dropped_overlays": dormant })).into_response()
+            Ok(Json(json!({ "fleet": live.snapshot().fleet.digest, "before": before, "dropped_overlays": dormant })))
         }
         Err(why) => {
             let message = format!("the fleet in force is still {before}: {why}");
-            refuse(StatusCode::UNPROCESSABLE_ENTITY, "fleet_refused", &message)
+            Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "fleet_refused", &message))
         }
     }
 }
 
 /// A path parameter that must name a backend of the fleet.
-fn known_backend(live: &Live, Path(name): Path<String>) -> Result<String, Response> {
+fn known_backend(live: &Live, Path(name): Path<String>) -> Result<String, Refusal> {
     let fleet = live.snapshot().fleet.clone();
     if fleet.backend_by_name(&name).is_some() {
         return Ok(name);
@@ -147,7 +169,7 @@ mod tests {
         for (name, value) in headers {
             map.insert(*name, value.parse().expect("a header value"));
         }
-        may_use(access, &map).err().map(|r| r.status().as_u16())
+        may_use(access, &map).err().map(|r| r.status.as_u16())
     }
 
     #[test]

@@ -4,7 +4,6 @@ use axum::{
     Json,
     extract::{Path, State as Shared},
     http::StatusCode,
-    response::{IntoResponse, Response},
 };
 use outrigger_core::{
     fleet::{BackendId, CloudId, Fleet},
@@ -15,7 +14,7 @@ use outrigger_core::{
 };
 use serde_json::{Value, json};
 
-use super::{Admin, refuse};
+use super::{Admin, Refusal, refuse};
 use crate::{events::state_word, live::Explained};
 
 pub(super) async fn state(Shared(admin): Shared<Admin>) -> Json<Value> {
@@ -50,14 +49,15 @@ pub(super) async fn overlays(Shared(admin): Shared<Admin>) -> Json<Value> {
     }))
 }
 
-pub(super) async fn decisions(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Response {
+pub(super) async fn decisions(Shared(admin): Shared<Admin>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let found = admin.live.decisions(&id);
     if found.is_empty() {
-        let message = "no decision about this request is kept; the last few thousand are. The id is in x-outrigger-request-id";
-        return refuse(StatusCode::NOT_FOUND, "unknown_request", message);
+        let message =
+            "no decision about this request is kept; the last few thousand are. The id is in x-outrigger-request-id";
+        return Err(refuse(StatusCode::NOT_FOUND, "unknown_request", message));
     }
     let decisions: Vec<Value> = found.iter().map(explained).collect();
-    Json(json!({ "request_id": id, "decisions": decisions })).into_response()
+    Ok(Json(json!({ "request_id": id, "decisions": decisions })))
 }
 
 fn explained(d: &Explained) -> Value {

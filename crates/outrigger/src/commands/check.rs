@@ -79,12 +79,14 @@ fn summary(loaded: &Loaded) -> String {
     let Fleet { digest, clouds, pools, backends, models, keys, .. } = &loaded.fleet;
     let gpus: u64 = pools.iter().map(|pool| u64::from(pool.gpus.max)).sum();
     let tiers: usize = models.iter().map(|model| model.tiers.len()).sum();
+    let rented = match pools.len() {
+        0 => String::new(),
+        count => format!(" in {} of up to {gpus} GPUs", many(count, "pool")),
+    };
     format!(
-        "fleet {digest}: {}, {} in {} of up to {}\n{} in {}, {}, {}\n",
+        "fleet {digest}: {}, {}{rented}\n{} in {}, {}; {}\n",
         many(clouds.len(), "cloud"),
         many(backends.len(), "backend"),
-        many(pools.len(), "pool"),
-        many(usize::try_from(gpus).unwrap_or(usize::MAX), "GPU"),
         many(models.len(), "model"),
         many(tiers, "tier"),
         many(keys.len(), "key"),

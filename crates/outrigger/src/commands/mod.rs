@@ -4,7 +4,14 @@
 //! a file with `Args` and `run`, and a line in each place below.
 
 mod check;
+mod client;
+mod demo;
+mod explain;
+mod fake;
+mod key;
+mod operate;
 mod schema;
+mod serve;
 
 use std::{
     io::{IsTerminal, Write},
@@ -23,8 +30,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Check(check::Args),
+    Explain(explain::Args),
+    Demo(demo::Args),
+    Status(operate::Status),
+    Drain(operate::Drain),
+    Undrain(operate::Undrain),
+    Weight(operate::Weight),
+    Reload(operate::Reload),
+    Key(key::Args),
     Schema(schema::Args),
+    Fake(fake::Args),
 }
 
 /// How a command ended.
@@ -38,13 +55,25 @@ pub enum Exit {
     Usage = 2,
     /// A port, a disk or a network is in the way.
     Environment = 3,
+    /// Ended by Ctrl-C.
+    Interrupted = 130,
 }
 
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
     let exit = match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Demo(args) => demo::run(&args),
+        Command::Status(args) => operate::status(&args),
+        Command::Drain(args) => operate::drain(&args),
+        Command::Undrain(args) => operate::undrain(&args),
+        Command::Weight(args) => operate::weight(&args),
+        Command::Reload(args) => operate::reload(&args),
+        Command::Key(args) => key::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Fake(args) => fake::run(&args),
     };
     ExitCode::from(exit as u8)
 }

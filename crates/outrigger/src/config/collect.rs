@@ -9,7 +9,7 @@ use std::{cell::RefCell, cmp::Ordering, ops::Range};
 use super::{
     fault::{Code, Fault, MOST, Severity},
     source::{Source, is_sensitive},
-    tree::{Node, Span, Value},
+    tree::{Entry, Node, Span, Value},
 };
 
 /// Faults of one file, in the order found.
@@ -72,7 +72,7 @@ impl Collector {
     /// Ordered as the file is read.
     pub(crate) fn into_parts(self) -> (Source, Vec<Fault>) {
         let mut faults = self.faults.into_inner();
-        faults.sort_by(|a, b| (a.line, a.column).cmp(&(b.line, b.column)));
+        faults.sort_by_key(|fault| (fault.line, fault.column));
         (self.source, faults)
     }
 }
@@ -95,7 +95,11 @@ impl<'a> At<'a> {
     }
 
     pub(crate) fn key(&self, key: &str) -> Self {
-        let entry = self.node.and_then(|node| node.get(key));
+        self.entry(key, self.node.and_then(|node| node.get(key)))
+    }
+
+    /// As [`At::key`], where the entry is at hand.
+    pub(crate) fn entry(&self, key: &str, entry: Option<&'a Entry>) -> Self {
         Self {
             path: join_key(&self.path, key),
             node: entry.map(|entry| &entry.node),
@@ -134,6 +138,11 @@ impl<'a> At<'a> {
         }
     }
 
+    /// The value, also where that is a list or an object in brackets; the key where it starts on a later line.
+    pub(crate) fn at_value(&self) -> Span {
+        self.node.map(|node| node.span.clone()).filter(|span| !span.is_empty()).unwrap_or_else(|| self.anchor.clone())
+    }
+
     /// The value as the file has it, for a message; never a secret's.
     pub(crate) fn shown(&self) -> String {
         match self.node.and_then(Node::text) {
@@ -149,6 +158,10 @@ impl<'a> At<'a> {
 
     pub(crate) fn warning(&self, code: Code, message: impl Into<String>, help: impl Into<String>) {
         self.faults.warning(code, self.span(), &self.path, message, help);
+    }
+
+    pub(crate) fn error_at_value(&self, code: Code, message: impl Into<String>, help: impl Into<String>) {
+        self.faults.error(code, self.at_value(), &self.path, message, help);
     }
 
     /// At the key rather than at its value.

@@ -14,6 +14,7 @@ mod fault;
 mod not_yet;
 mod portable;
 mod raw;
+mod renamed;
 mod render;
 mod resolve;
 mod schema;
@@ -31,7 +32,11 @@ use std::{
 use outrigger_core::fleet::{Fleet, SecretRef};
 use sha2::{Digest, Sha256};
 
-use self::{collect::Collector, source::Source, values::Reference};
+use self::{
+    collect::{At, Collector},
+    source::Source,
+    values::Reference,
+};
 pub use self::{
     fault::{Code, Fault, Severity},
     schema::{json_schema, json_schema_text},
@@ -166,17 +171,20 @@ fn refuse(name: &str, text: &str, code: Code, at: usize, message: &str, help: &s
 fn load_text(name: &str, text: &str, base: &Path) -> Result<Loaded, Faults> {
     let collector = Collector::new(Source::new(name, text));
     let mut hidden = Vec::new();
-    let read = tree::parse(text, &collector).and_then(|root| {
-        tree::secrets(&root, false, &mut hidden);
-        let at = resolve::whole(&root, &collector);
-        let value = walk::walk(json_schema(), walk::RENAMED, &at)?;
+    let read = tree::parse(text, &collector).and_then(|mut root| {
+        renamed::rename(renamed::RENAMED, &mut root, &collector);
+        tree::secrets(text, &root, false, &mut hidden);
+        let at = At::root(&root, &collector);
+        let value = walk::walk(json_schema(), &at)?;
         let raw = read_raw(value, &collector)?;
         let (fleet, references) = resolve::resolve(&raw, &at, base, digest(text));
         Some((fleet, references, not_yet::warn(&at)))
     });
     let is_faulty = collector.has_errors();
     let (mut source, list) = collector.into_parts();
-    hidden.into_iter().for_each(|span| source.hide(span));
+    for span in hidden {
+        source.hide(span);
+    }
     let warnings = Faults { source, list };
     match read {
         Some((fleet, references, refused)) if !is_faulty => Ok(Loaded { fleet, warnings, refused, references }),

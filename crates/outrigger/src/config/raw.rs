@@ -12,7 +12,7 @@ use outrigger_core::fleet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
+    de::{IgnoredAny, MapAccess, Visitor},
 };
 
 /// What names of clouds, pools, backends, models and keys look like.
@@ -24,9 +24,9 @@ pub(crate) const NAME_PATTERN: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
 #[schemars(title = "Outrigger fleet file")]
 pub(crate) struct Fleet {
     /// The version of this file's format.
-    #[schemars(required)]
+    #[schemars(required, schema_with = "version")]
     #[expect(dead_code, reason = "there is one version, and the schema holds the file to it")]
-    pub(crate) version: Option<Version>,
+    pub(crate) version: Option<IgnoredAny>,
     /// Where the gateway itself stands, and how it listens.
     pub(crate) gateway: Option<Gateway>,
     /// Who GPUs are rented from, and who serves hosted APIs.
@@ -41,6 +41,10 @@ pub(crate) struct Fleet {
     pub(crate) models: Option<Named<Model>>,
     /// Who may ask. Without any, only loopback may be listened on.
     pub(crate) keys: Option<Named<Key>>,
+}
+
+fn version(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "enum": [1] })
 }
 
 /// Where the gateway itself stands, and how it listens.
@@ -535,10 +539,6 @@ macro_rules! number {
     };
 }
 
-number!(
-    /// The only version there is.
-    Version, { "type": "integer", "enum": [1] }
-);
 number!(
     /// HTTP/1.1 or HTTP/2.
     Http, { "type": "integer", "enum": [1, 2] }

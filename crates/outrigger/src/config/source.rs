@@ -19,7 +19,8 @@ pub(crate) struct Source {
 }
 
 /// Words in a key that make its value one not to print.
-const SENSITIVE: &[&str] = &["key", "secret", "token", "password", "passwd", "sha256", "credential", "authorization"];
+const SENSITIVE: &[&str] =
+    &["key", "secret", "token", "password", "passwd", "sha256", "credential", "authorization", "cert"];
 
 /// Keys that have such a word in them and hold no secret.
 const HARMLESS: &[&str] =
@@ -76,6 +77,9 @@ impl Source {
         let range = self.line_range(line);
         let text = &self.text[range.clone()];
         let mut masks: Vec<Range<usize>> = lexical_secrets(text);
+        if self.is_under_secret(line) && !is_reference(text.trim_matches([' ', '-', '"', '\''])) {
+            masks.push(indent(text)..text.len());
+        }
         let here = |hidden: &Range<usize>| hidden.start < range.end && hidden.end > range.start;
         masks.extend(
             self.hidden
@@ -86,12 +90,36 @@ impl Source {
         masked(text, &masks)
     }
 
+    /// Whether a line is indented under a key whose value may be a secret, at any depth.
+    fn is_under_secret(&self, line: usize) -> bool {
+        let text = |line: usize| &self.text[self.line_range(line)];
+        let is_item = |text: &str| text.trim_start().starts_with('-');
+        let (mut depth, mut may_be_level) = (indent(text(line)), is_item(text(line)));
+        for above in (1..line).rev().map(text).filter(|text| !text.trim().is_empty()) {
+            // The items of a list may stand as far left as its key.
+            if indent(above) < depth || (may_be_level && indent(above) == depth && !is_item(above)) {
+                if above.split(':').next().is_some_and(|key| is_sensitive(key.trim_matches([' ', '-', '"', '\'']))) {
+                    return true;
+                }
+                (depth, may_be_level) = (indent(above), is_item(above));
+            }
+            if depth == 0 {
+                break;
+            }
+        }
+        false
+    }
+
     fn line_range(&self, line: usize) -> Range<usize> {
         let start = self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
         let end = self.line_starts.get(line).copied().unwrap_or(self.text.len());
         let line = self.text[start..end].trim_end_matches(['\n', '\r']);
         start..start + line.len()
     }
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '\t']).len()
 }
 
 /// Keeps every character's column: a mask is as wide as what it hides.
@@ -172,6 +200,19 @@ mod tests {
         ] {
             assert_eq!(shown(harmless), harmless);
         }
+    }
+
+    #[test]
+    fn what_is_indented_under_a_secrets_key_is_hidden() {
+        let source = Source::new(
+            "f",
+            "keys:\n  prod:\n    sha256:\n    - sk\n    - file:a\n  api_key:\n\n    a:\n      sk\nx: y",
+        );
+        let shown: Vec<String> = (1..=10).map(|line| source.shown_line(line)).collect();
+        assert_eq!(shown[3], "    ****");
+        assert_eq!(shown[4], "    - file:a");
+        assert_eq!((shown[1].as_str(), shown[9].as_str()), ("  prod:", "x: y"));
+        assert_eq!(shown[8], "      **");
     }
 
     #[test]

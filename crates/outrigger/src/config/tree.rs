@@ -274,18 +274,17 @@ impl<'a> Builder<'a, '_> {
             }
             let key = self.key(event, &key_span)?;
             let Some((event, at)) = self.next()? else { break };
-            let step = join_key(&self.path, key.as_deref().unwrap_or_default());
-            let node = self.inside(&step[self.path.len()..], |builder| builder.node(event, at))?;
-            let Some(key) = key else { continue };
+            let Some(key) = key else {
+                self.node(event, at)?;
+                continue;
+            };
+            let step = join_key(&self.path, &key)[self.path.len()..].to_owned();
+            let node = self.inside(&step, |builder| builder.node(event, at))?;
             if let Some(earlier) = first.get(&key) {
                 let (line, _) = self.faults.source.position(earlier.start);
                 let message = format!("`{}` stands here a second time", shown(&key));
-                self.error(
-                    Code::DuplicateKey,
-                    key_span,
-                    message,
-                    format!("keep this one or the first, in line {line}"),
-                );
+                let help = format!("keep this one or the first, in line {line}");
+                self.inside(&step, |builder| builder.error(Code::DuplicateKey, key_span, message, help));
                 continue;
             }
             first.insert(key.clone(), key_span.clone());
@@ -306,36 +305,36 @@ impl<'a> Builder<'a, '_> {
         self.faults.error(code, span, &self.path, message, help);
     }
 
-    /// The text of a key, or nothing where it has been reported.
+    /// The text of a key, or nothing where it cannot be used. One that readers disagree on is used as it stands.
     fn key(&mut self, event: Event<'a>, span: &Span) -> Result<Option<String>, ScanError> {
-        let node = self.node(event, span.clone())?;
-        match node.value {
-            Value::Scalar(scalar) if scalar.plain && scalar.text == "<<" => {
-                self.error(
-                    Code::MergeKey,
-                    span.clone(),
-                    "a fleet file has no merge keys",
-                    "write out the keys that `<<` would bring in",
-                );
-                Ok(None)
-            }
-            Value::Scalar(scalar) if !scalar.text.is_empty() => Ok(Some(scalar.text)),
-            Value::Broken => Ok(None),
-            _ => {
-                self.error(
-                    Code::BadKey,
-                    span.clone(),
-                    "a key is one word",
-                    "write `name: value`; a list or an object cannot be a key",
-                );
-                Ok(None)
-            }
+        let Event::Scalar(text, style, 0, None) = &event else {
+            self.node(event, span.clone())?;
+            let help = "write `name: value`; a list, an object, an alias or a tag cannot be a key";
+            self.error(Code::BadKey, span.clone(), "a key is one word", help);
+            return Ok(None);
+        };
+        let scalar = self.scalar(text, *style, span);
+        if scalar.plain && scalar.text == "<<" {
+            let help = "write out the keys that `<<` would bring in";
+            self.error(Code::MergeKey, span.clone(), "a fleet file has no merge keys", help);
+            return Ok(None);
         }
+        if scalar.text.is_empty() {
+            self.error(Code::BadKey, span.clone(), "this key has no name", "write `name: value`");
+            return Ok(None);
+        }
+        let step = join_key(&self.path, &scalar.text)[self.path.len()..].to_owned();
+        self.inside(&step, |builder| builder.is_portable(&scalar, span));
+        Ok(Some(scalar.text))
     }
 
     fn scalar(&self, text: &str, style: ScalarStyle, span: &Span) -> Scalar {
         let plain = style == ScalarStyle::Plain;
         let written = self.original.get(span.clone()).unwrap_or_default();
+        if written.is_empty() {
+            // The parser says `~` for nothing at all.
+            return Scalar { text: String::new(), plain };
+        }
         if !self.is_patched || !text.contains("$_") {
             return Scalar { text: text.to_owned(), plain };
         }
@@ -365,6 +364,7 @@ impl<'a> Builder<'a, '_> {
 /// One fault for text that is not YAML. The parser's own words are kept: they name no values.
 fn report_malformed(error: &ScanError, faults: &Collector) {
     let at = error.marker().byte_offset().unwrap_or_default();
+    let at = tab_before(&faults.source.text, at).unwrap_or(at);
     let span = at..at + 1;
     let (code, help): (_, &str) = match error.kind() {
         ErrorKind::DirectiveDisallowed => {
@@ -376,6 +376,18 @@ fn report_malformed(error: &ScanError, faults: &Collector) {
         _ => (Code::MalformedYaml, malformed_help(&faults.source.text, at)),
     };
     faults.error(code, span, "", error.info(), help);
+}
+
+/// The first tab that a line is indented with, in the line that could not be read or the one before it: a parser often
+/// takes such a line for something else and stumbles over what follows.
+fn tab_before(text: &str, at: usize) -> Option<usize> {
+    let head = text.get(..at)?;
+    let line = head.rfind('\n').map_or(0, |i| i + 1);
+    let before = head[..line.saturating_sub(1)].rfind('\n').map_or(0, |i| i + 1);
+    [before, line].into_iter().find_map(|start| {
+        let indent = text[start..].bytes().take_while(|b| matches!(b, b' ' | b'\t'));
+        indent.into_iter().position(|b| b == b'\t').map(|offset| start + offset)
+    })
 }
 
 /// What most often stands behind text that cannot be read, going by the line it stopped at.
@@ -394,15 +406,21 @@ fn malformed_help(text: &str, at: usize) -> &'static str {
     }
 }
 
-/// The places of values that may be secrets: they are not drawn.
-pub(crate) fn secrets(node: &Node, inside: bool, found: &mut Vec<Span>) {
+/// The places in `text` of values that may be secrets: they are not drawn.
+pub(crate) fn secrets(text: &str, node: &Node, inside: bool, found: &mut Vec<Span>) {
+    let is_shown = || text.get(node.span.clone()).is_some_and(|value| is_reference(value.trim_matches(['"', '\''])));
     match &node.value {
-        Value::Scalar(scalar) if inside && !is_reference(&scalar.text) => found.push(node.span.clone()),
-        Value::Broken if inside => found.push(node.span.clone()),
+        Value::Scalar(_) | Value::Broken if inside && !is_shown() => found.push(node.span.clone()),
         Value::Map(entries) => {
-            entries.iter().for_each(|entry| secrets(&entry.node, inside || is_sensitive(&entry.key), found));
+            for entry in entries {
+                secrets(text, &entry.node, inside || is_sensitive(&entry.key), found);
+            }
         }
-        Value::Seq(items) => items.iter().for_each(|item| secrets(item, inside, found)),
+        Value::Seq(items) => {
+            for item in items {
+                secrets(text, item, inside, found);
+            }
+        }
         Value::Scalar(_) | Value::Broken => {}
     }
 }

@@ -31,7 +31,7 @@ pub(crate) struct Reference {
 }
 
 /// Longer than this is a slip of a unit.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 pub(crate) fn duration(text: &raw::Duration, at: &At<'_>) -> Option<Duration> {
     let help = "write a number and ms, s, m, h or d, such as 800ms or 12m";

@@ -12,45 +12,31 @@ use super::{
     tree::{Entry, Kind, Scalar, Value},
 };
 
-/// A key that was renamed: its old name works for one release.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Renamed {
-    /// Where, with `*` for any name or index, such as `models.*`.
-    pub(crate) under: &'static str,
-    pub(crate) old: &'static str,
-    pub(crate) new: &'static str,
-}
-
-/// Renamed since the last release.
-pub(crate) const RENAMED: &[Renamed] = &[];
-
 /// Checks `at` against `schema`; what is left of the value after cutting out faults.
-pub(crate) fn walk(schema: &Json, renamed: &[Renamed], at: &At<'_>) -> Option<Json> {
-    Walk { root: schema, renamed }.node(schema, "", at)
+pub(crate) fn walk(schema: &Json, at: &At<'_>) -> Option<Json> {
+    Walk { root: schema }.node(schema, at)
 }
 
 struct Walk<'s> {
     root: &'s Json,
-    renamed: &'s [Renamed],
 }
 
 impl<'s> Walk<'s> {
-    /// `pattern` is the path with `*` in place of names and indices that the user chose.
-    fn node(&self, schema: &'s Json, pattern: &str, at: &At<'_>) -> Option<Json> {
+    fn node(&self, schema: &'s Json, at: &At<'_>) -> Option<Json> {
         let node = at.node?;
         let branches = self.branches(schema);
         let fitting = |kind: &str| branches.iter().copied().find(|branch| branch["type"] == kind);
         match &node.value {
             Value::Broken => None,
             Value::Map(entries) => match fitting("object") {
-                Some(branch) => self.object(branch, pattern, entries, at),
-                None => self.wrong_type(&branches, "an object", at),
+                Some(branch) => Some(self.object(branch, entries, at)),
+                None => wrong_type(&branches, "an object", at),
             },
             Value::Seq(items) => match fitting("array") {
-                Some(branch) => self.list(branch, pattern, items.len(), at),
-                None => self.wrong_type(&branches, "a list", at),
+                Some(branch) => self.list(branch, items.len(), at),
+                None => wrong_type(&branches, "a list", at),
             },
-            Value::Scalar(scalar) => self.scalar(&branches, scalar, at),
+            Value::Scalar(text) => scalar(&branches, text, at),
         }
     }
 
@@ -72,22 +58,18 @@ impl<'s> Walk<'s> {
         }
     }
 
-    fn object(&self, schema: &'s Json, pattern: &str, entries: &[Entry], at: &At<'_>) -> Option<Json> {
+    fn object<'a>(&self, schema: &'s Json, entries: &'a [Entry], at: &At<'a>) -> Json {
         let mut object = Map::new();
         let mut guessed = Vec::new();
         for entry in entries {
-            let here = at.key(&entry.key);
+            let here = at.entry(&entry.key, Some(entry));
             if let Some(child) = schema["properties"].get(&entry.key) {
-                if let Some(value) = self.node(child, &step(pattern, &entry.key), &here) {
+                if let Some(value) = self.node(child, &here) {
                     object.insert(entry.key.clone(), value);
                 }
             } else if schema["additionalProperties"].is_object() {
-                let value = self.node(&schema["additionalProperties"], &step(pattern, "*"), &here);
+                let value = self.node(&schema["additionalProperties"], &here);
                 object.insert(entry.key.clone(), value.unwrap_or(Json::Null));
-            } else if let Some(new) = self.renamed(pattern, &entry.key) {
-                let value = self.renamed_key(schema, pattern, new, &here);
-                object.insert(new.to_owned(), value.unwrap_or(Json::Null));
-                guessed.push(new);
             } else {
                 guessed.extend(unknown_key(schema, &entry.key, entries, &here));
             }
@@ -106,20 +88,7 @@ impl<'s> Walk<'s> {
                 format!("add `{key}:` {}", self.purpose(&schema["properties"][key])),
             );
         }
-        Some(Json::Object(object))
-    }
-
-    fn renamed(&self, pattern: &str, key: &str) -> Option<&'static str> {
-        self.renamed.iter().find(|renamed| renamed.under == pattern && renamed.old == key).map(|renamed| renamed.new)
-    }
-
-    fn renamed_key(&self, schema: &'s Json, pattern: &str, new: &str, here: &At<'_>) -> Option<Json> {
-        here.warning_at_key(
-            Code::RenamedKey,
-            format!("this key is called `{new}` now"),
-            format!("write `{new}:`; the old name works in this release and not in the next"),
-        );
-        self.node(schema["properties"].get(new)?, &step(pattern, new), here)
+        Json::Object(object)
     }
 
     /// What a key is for, in the words of the schema.
@@ -130,52 +99,57 @@ impl<'s> Walk<'s> {
         if text.is_empty() { "here".to_owned() } else { format!("({})", shown_purpose(text)) }
     }
 
-    fn list(&self, schema: &'s Json, pattern: &str, length: usize, at: &At<'_>) -> Option<Json> {
+    fn list(&self, schema: &'s Json, length: usize, at: &At<'_>) -> Option<Json> {
         if length == 0 && schema["minItems"].as_u64().is_some_and(|least| least > 0) {
-            at.error(Code::Empty, "this list is empty", "put something into it, or remove the key to get its default");
+            at.error_at_value(
+                Code::Empty,
+                "this list is empty",
+                "put something into it, or remove the key to get its default",
+            );
             return None;
         }
-        let pattern = step(pattern, "*");
-        let item = |index| self.node(&schema["items"], &pattern, &at.index(index)).unwrap_or(Json::Null);
+        let item = |index| self.node(&schema["items"], &at.index(index)).unwrap_or(Json::Null);
         Some(Json::Array((0..length).map(item).collect()))
-    }
-
-    fn scalar(&self, branches: &[&'s Json], scalar: &Scalar, at: &At<'_>) -> Option<Json> {
-        let kind = scalar.kind();
-        let takes = |name: &str| branches.iter().copied().find(|branch| takes(branch, name));
-        let fitting = match kind {
-            Kind::Null => None,
-            Kind::Bool(_) => takes("boolean"),
-            Kind::Int(_) => takes("integer").or_else(|| takes("number")),
-            Kind::Float(_) => takes("number"),
-            Kind::Text => takes("string"),
-        };
-        let Some(branch) = fitting else { return wrong_scalar(branches, scalar, kind, at) };
-        if let Some(allowed) = choices(branch) {
-            return choose(&allowed, scalar, kind, at);
-        }
-        let value = match kind {
-            Kind::Bool(truth) => Json::Bool(truth),
-            Kind::Int(int) => Json::Number(int.into()),
-            Kind::Float(float) => Json::Number(Number::from_f64(float)?),
-            _ => return Some(Json::String(scalar.text.clone())),
-        };
-        in_range(branch, &value, at).then_some(value)
-    }
-
-    fn wrong_type(&self, branches: &[&'s Json], found: &str, at: &At<'_>) -> Option<Json> {
-        let wanted = wanted(branches);
-        let help = match example(branches) {
-            Some(example) => format!("write {wanted}, such as `{example}`"),
-            None => format!("write {wanted} here"),
-        };
-        at.error_at_key(Code::WrongType, format!("{wanted} belongs here, and {found} stands here"), help);
-        None
     }
 }
 
-fn step(pattern: &str, key: &str) -> String {
-    if pattern.is_empty() { key.to_owned() } else { format!("{pattern}.{key}") }
+fn scalar(branches: &[&Json], scalar: &Scalar, at: &At<'_>) -> Option<Json> {
+    let kind = scalar.kind();
+    let takes = |name: &str| branches.iter().copied().find(|branch| takes(branch, name));
+    let fitting = match kind {
+        Kind::Null => None,
+        Kind::Bool(_) => takes("boolean"),
+        Kind::Int(_) => takes("integer").or_else(|| takes("number")),
+        Kind::Float(_) => takes("number"),
+        Kind::Text => takes("string"),
+    };
+    let Some(branch) = fitting else { return wrong_scalar(branches, scalar, kind, at) };
+    if let Some(allowed) = choices(branch) {
+        return choose(&allowed, scalar, kind, at);
+    }
+    let value = match kind {
+        Kind::Bool(truth) => Json::Bool(truth),
+        Kind::Int(int) => Json::Number(int.into()),
+        Kind::Float(float) => {
+            let Some(number) = Number::from_f64(float) else {
+                at.error(Code::OutOfRange, "this number is too large", "write a number that fits here");
+                return None;
+            };
+            Json::Number(number)
+        }
+        _ => return Some(Json::String(scalar.text.clone())),
+    };
+    in_range(branch, &value, at).then_some(value)
+}
+
+fn wrong_type(branches: &[&Json], found: &str, at: &At<'_>) -> Option<Json> {
+    let wanted = wanted(branches);
+    let help = match example(branches) {
+        Some(example) => format!("write {wanted}, such as `{example}`"),
+        None => format!("write {wanted} here"),
+    };
+    at.error_at_value(Code::WrongType, format!("{wanted} belongs here, and {found} stands here"), help);
+    None
 }
 
 /// Reports a key that does not exist; the known key that was probably meant.
@@ -284,7 +258,12 @@ fn wrong_scalar(branches: &[&Json], scalar: &Scalar, kind: Kind, at: &At<'_>) ->
     let (code, message, help) = match title {
         _ if kind == Kind::Null => {
             let message = "there is no value here".to_owned();
-            (Code::WrongType, message, format!("write {wanted}, or remove the key"))
+            let help = if takes_any(&["object"]) {
+                "write `{}` if everything in it is left to its defaults, or remove the key".to_owned()
+            } else {
+                format!("write {wanted}, or remove the key")
+            };
+            (Code::WrongType, message, help)
         }
         Some("duration") if is_number => {
             let message = format!("`{text}` has no unit");
@@ -360,8 +339,10 @@ fn wanted(branches: &[&Json]) -> String {
     words.join(" or ")
 }
 
-fn example<'s>(branches: &[&'s Json]) -> Option<&'s str> {
-    branches.iter().find_map(|branch| branch["examples"].as_array()?.first()?.as_str())
+fn example(branches: &[&Json]) -> Option<String> {
+    let example = branches.iter().find_map(|branch| branch["examples"].as_array()?.first()?.as_str())?;
+    // Only within quotes is it what it looks like.
+    Some(if example.starts_with('$') { format!("\"{example}\"") } else { example.to_owned() })
 }
 
 /// The first sentence, so that a help text stays one line.
@@ -371,5 +352,18 @@ fn shown_purpose(text: &str) -> String {
     match (letters.next(), letters.clone().next()) {
         (Some(letter), Some(second)) if second.is_lowercase() => letter.to_lowercase().chain(letters).collect(),
         _ => first.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_a_slip_away_or_none() {
+        let known = ["llama", "mixtral", "qwen"];
+        assert_eq!(nearest("lama", known.into_iter()), Some("llama"));
+        assert_eq!(nearest("Qwen", known.into_iter()), Some("qwen"));
+        assert_eq!(nearest("gpt", known.into_iter()), None);
     }
 }

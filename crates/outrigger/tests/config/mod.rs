@@ -1,5 +1,6 @@
 //! The fleet file: which faults are found, and where.
 
+mod command;
 mod examples;
 mod faults;
 mod never_panics;

@@ -83,8 +83,8 @@ impl Client {
         })
     }
 
-    /// `due` is when it should have started, and what its times count from.
-    pub(super) async fn request(&self, number: u64, stream: bool, due: Instant, stats: &LoadStats) {
+    /// Its times count from `start`, which may lie before the call.
+    pub(super) async fn request(&self, number: u64, stream: bool, start: Instant, stats: &LoadStats) {
         stats.started();
         let mut progress = Progress::default();
         let attempt = timeout(self.timeout, self.attempt(number, stream, &mut progress)).await;
@@ -98,8 +98,8 @@ impl Client {
             backend: text("x-outrigger-backend"),
             substituted: text("x-outrigger-substituted").is_some_and(|v| v != "false" && v != "0"),
             tokens: progress.reading.tokens(),
-            ttft: progress.first_content.map(|at| at - due),
-            duration: due.elapsed(),
+            ttft: progress.first_content.map(|at| at - start),
+            duration: start.elapsed(),
             body: progress.body,
         });
     }

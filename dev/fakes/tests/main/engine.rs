@@ -149,13 +149,26 @@ async fn the_built_in_profile_keeps_to_the_measured_times() {
         let start = Instant::now();
         let tickets: Vec<Ticket> = (0..running).map(|_| engine.submit(job(1, 512)).unwrap()).collect();
         for times in all_times(tickets, start).await {
-            let tpot = (times[511] - times[0]).as_secs_f64() * 1e3 / 511.0;
+            let tpot = times[511].abs_diff(times[0]).as_secs_f64() * 1e3 / 511.0;
             assert!((tpot / tpot_ms - 1.0).abs() < 0.06, "{running} running: {tpot} ms, measured {tpot_ms}");
         }
     }
     let engine = Engine::start(Profile::coreweave_h100(), 7);
     let first = times(engine.submit(job(1024, 1)).unwrap(), Instant::now()).await[0];
     assert!((100..140).contains(&first.as_millis()), "{first:?} to the first token of a 1k prompt");
+}
+
+#[tokio::test(start_paused = true)]
+async fn overhead_or_prefill_alone_take_their_time_and_no_more() {
+    let overhead = Profile { overhead_ms: 300.0, ..Profile::instant() };
+    let prefill = Profile { prefill_tokens_per_second: 1000.0, ..Profile::instant() };
+    for (profile, ms) in [(overhead, 300), (prefill, 77)] {
+        let engine = Engine::start(profile, 0);
+        let start = Instant::now();
+        let times = times(engine.submit(job(77, 5)).unwrap(), start).await;
+        near(times[0], ms);
+        near(times[5], ms);
+    }
 }
 
 #[tokio::test(start_paused = true)]

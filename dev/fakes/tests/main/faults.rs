@@ -152,6 +152,23 @@ async fn error_event_comes_first_in_a_200_stream_and_done_follows() {
 }
 
 #[tokio::test]
+async fn abort_looks_like_a_good_end_but_for_its_finish_reason() {
+    let fake = faulty(Fault::new(FaultKind::Abort).after_tokens(2)).await;
+    let (text, end) = answer(&fake, true).await;
+    assert_eq!((content(&events(&text)).as_str(), end), (" t0 t1", End::Closed));
+    assert!(text.contains("\"finish_reason\":\"abort\"") && text.contains("data: [DONE]"), "{text}");
+    assert_eq!(json(&answer(&fake, false).await.0)["choices"][0]["finish_reason"], "abort");
+}
+
+#[tokio::test]
+async fn every_kind_has_a_name_of_its_own() {
+    let names: std::collections::BTreeSet<String> =
+        FaultKind::ALL.iter().map(|k| serde_json::to_string(k).unwrap()).collect();
+    assert_eq!(names.len(), FaultKind::ALL.len());
+    assert!(names.contains("\"500\"") && names.contains("\"malformed_sse\""));
+}
+
+#[tokio::test]
 async fn a_missing_done_is_a_clean_end_of_the_body() {
     let fake = faulty(Fault::new(FaultKind::MissingDone).after_tokens(2)).await;
     let (text, end) = answer(&fake, true).await;

@@ -50,6 +50,7 @@ async fn every_broken_answer_is_failed() {
         FaultKind::Garbage,
         FaultKind::MalformedSse,
         FaultKind::ErrorEvent,
+        FaultKind::Abort,
         FaultKind::Stall,
         FaultKind::Refuse,
         FaultKind::Hang,

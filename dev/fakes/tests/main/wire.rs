@@ -96,7 +96,7 @@ impl Raw {
     }
 
     async fn piece(&mut self) -> (String, Option<End>) {
-        let mut buf = [0; 65536];
+        let mut buf = vec![0; 65536];
         match timeout(Duration::from_millis(400), self.0.read(&mut buf)).await {
             Err(_) => (String::new(), Some(End::Silence)),
             Ok(Err(_)) => (String::new(), Some(End::Reset)),

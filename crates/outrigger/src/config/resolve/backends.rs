@@ -9,6 +9,7 @@ use super::{
     super::{collect::At, fault::Code, raw, values},
     Context, MOST_THINGS,
     clouds::UNKNOWN_GPUS,
+    look_up,
 };
 
 /// Hosted APIs that speak the OpenAI dialect, by the name of their cloud. Sources: each vendor's API reference.
@@ -109,7 +110,7 @@ fn place(context: &Context<'_>, raw: &raw::Backend, at: &At<'_>, pools: &[Pool])
     }
     let cloud = raw.cloud.as_ref().and_then(|name| context.cloud(name, &cloud_at));
     let Some(pool_name) = &raw.pool else { return cloud.filter(|_| !pool_at.is_written()).map(|cloud| (cloud, None)) };
-    let pool = context.look_up(context.raw.pools.as_ref(), pool_name, &pool_at, "pool", Code::UnknownPool)?;
+    let pool = look_up(context.raw.pools.as_ref(), pool_name, &pool_at, "pool", Code::UnknownPool)?;
     let pool = PoolId(pool);
     let known =
         context.raw.pools.as_ref().and_then(|all| all.0[pool.index()].1.as_ref()).and_then(|p| p.cloud.as_deref());

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use outrigger_core::fleet::{Backend, Cloud, CloudId, GpuCount, Pool, PoolPrice, SpendLimit};
+use outrigger_core::{
+    fleet::{Backend, Cloud, CloudId, GpuCount, Pool, PoolPrice, SpendLimit},
+    units::NanoUsd,
+};
 
 use super::{
     super::{collect::At, fault::Code, raw, values},
@@ -10,7 +13,7 @@ use super::{
 };
 
 const BILLING_BLOCK: Duration = Duration::from_secs(1);
-const COLD_START: Duration = Duration::from_secs(600);
+const COLD_START: Duration = Duration::from_mins(10);
 
 pub(super) fn clouds(context: &Context<'_>) -> Vec<Cloud> {
     let none = raw::Cloud::default();
@@ -29,8 +32,8 @@ pub(super) fn clouds(context: &Context<'_>) -> Vec<Cloud> {
 }
 
 /// Egress is free in some clouds, so that 0 needs no warning.
-fn free_price(usd: f64, at: &At<'_>) -> Option<outrigger_core::units::NanoUsd> {
-    if usd == 0.0 { Some(outrigger_core::units::NanoUsd::ZERO) } else { values::price(usd, at) }
+fn free_price(usd: f64, at: &At<'_>) -> Option<NanoUsd> {
+    if usd == 0.0 { Some(NanoUsd::ZERO) } else { values::price(usd, at) }
 }
 
 fn spend_limit(raw: &raw::SpendLimit, at: &At<'_>) -> SpendLimit {
@@ -94,7 +97,7 @@ fn gpus(raw: Option<&raw::Gpus>, at: &At<'_>) -> GpuCount {
 }
 
 fn stand_in() -> PoolPrice {
-    PoolPrice::Reserved { usd_per_gpu_hour: outrigger_core::units::NanoUsd::ZERO, until: None }
+    PoolPrice::Reserved { usd_per_gpu_hour: NanoUsd::ZERO, until: None }
 }
 
 fn pool_price(raw: &raw::Pool, at: &At<'_>) -> PoolPrice {
@@ -132,11 +135,12 @@ fn pool_price(raw: &raw::Pool, at: &At<'_>) -> PoolPrice {
 
 /// A limit must have something to limit, and know the price of all that it limits.
 pub(super) fn check_spend_limits(context: &Context<'_>, clouds: &[Cloud], backends: &[Backend]) {
+    let all = context.raw.backends.as_ref().map(|all| all.0.as_slice()).unwrap_or_default();
+    let is_whole =
+        |raw: &raw::Backend| raw.model.is_some() && raw.engine.is_some() && (raw.cloud.is_some() || raw.pool.is_some());
+    let is_known = all.iter().all(|(_, raw)| raw.as_ref().is_some_and(is_whole));
     for cloud in clouds.iter().filter(|cloud| cloud.spend_limit.is_some()) {
-        let raw = |backend: &Backend| {
-            let all = context.raw.backends.as_ref()?;
-            all.0.iter().find(|(name, _)| *name == backend.name)?.1.as_ref()
-        };
+        let raw = |backend: &Backend| all.iter().find(|(name, _)| *name == backend.name)?.1.as_ref();
         // Asked of the file, because a backend whose place was at fault stands in the first cloud for now.
         let here = |backend: &&Backend| {
             raw(backend).is_some_and(|raw| raw.cloud.as_ref() == Some(&cloud.name) && raw.model.is_some())
@@ -145,7 +149,7 @@ pub(super) fn check_spend_limits(context: &Context<'_>, clouds: &[Cloud], backen
         let by_token =
             |backend: &Backend| backend.token_price.is_some() || super::backends::is_hosted(backend, &cloud.name);
         let limited: Vec<&Backend> = backends.iter().filter(here).filter(|backend| by_token(backend)).collect();
-        if limited.is_empty() {
+        if limited.is_empty() && is_known {
             context.root.key("clouds").key(&cloud.name).key("spend_limit").warning_at_key(
                 Code::SpendLimitUnused,
                 format!("no backend in `{}` is billed by the token, so there is nothing to limit", cloud.name),

@@ -6,7 +6,7 @@ use outrigger_core::fleet::{CloudId, Key, KeyHash, Model, ModelId, SecretRef};
 
 use super::{
     super::{collect::At, fault::Code, raw, values},
-    Context, MOST_THINGS, items,
+    Context, MOST_THINGS, items, report_unknown,
 };
 
 pub(super) fn resolve(context: &Context<'_>, models: &[Model]) -> Vec<Key> {
@@ -33,7 +33,7 @@ fn key(
     Key {
         name: name.to_owned(),
         sha256: hashes(context, raw.sha256.as_ref(), &at.key("sha256"), seen),
-        models: raw.models.as_ref().map(|list| model_ids(context, list, &at.key("models"), models)),
+        models: raw.models.as_ref().map(|list| model_ids(list, &at.key("models"), models)),
         priority: raw.priority.map(Into::into).unwrap_or_default(),
         substitute: raw.substitute.is_none_or(Into::into),
         allowed_clouds: raw.allowed_clouds.as_ref().map(|list| cloud_ids(context, list, &at.key("allowed_clouds"))),
@@ -68,16 +68,15 @@ fn hashes(
     hashes
 }
 
-fn model_ids(context: &Context<'_>, list: &raw::List<String>, at: &At<'_>, models: &[Model]) -> Vec<ModelId> {
+fn model_ids(list: &raw::List<String>, at: &At<'_>, models: &[Model]) -> Vec<ModelId> {
     let mut ids = Vec::new();
     for (name, here) in items(Some(list), at) {
         let goes_by = |model: &Model| model.name == *name || model.aliases.contains(name);
-        match models.iter().position(goes_by).and_then(|index| u16::try_from(index).ok()) {
-            Some(index) => ids.push(ModelId(index)),
-            None => {
-                let known = models.iter().map(|model| model.name.as_str()).collect();
-                context.report_unknown(known, name, &here, "model", Code::UnknownModel);
-            }
+        if let Some(index) = models.iter().position(goes_by).and_then(|index| u16::try_from(index).ok()) {
+            ids.push(ModelId(index));
+        } else {
+            let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+            report_unknown(&known, name, &here, "model", Code::UnknownModel);
         }
     }
     ids

@@ -12,10 +12,10 @@ mod models;
 
 use std::{cell::RefCell, path::Path};
 
-use outrigger_core::fleet::{Fleet, SecretRef};
+use outrigger_core::fleet::{CloudId, Fleet, SecretRef};
 
 use super::{
-    collect::{At, Collector, shown},
+    collect::{At, shown},
     fault::Code,
     raw::{self, Named},
     values::{self, Reference},
@@ -76,34 +76,9 @@ impl<'a> Context<'a> {
             .collect()
     }
 
-    /// The index of `name` in a section, or a fault.
-    fn look_up<T>(&self, things: Option<&Named<T>>, name: &str, at: &At<'_>, kind: &str, code: Code) -> Option<u16> {
-        let index = things.and_then(|things| things.names().position(|known| known == name));
-        if index.is_none() {
-            self.report_unknown(
-                things.map(|things| things.names().collect()).unwrap_or_default(),
-                name,
-                at,
-                kind,
-                code,
-            );
-        }
-        index.and_then(|index| u16::try_from(index).ok())
-    }
-
-    fn report_unknown(&self, known: Vec<&str>, name: &str, at: &At<'_>, kind: &str, code: Code) {
-        let message = format!("there is no {kind} `{}`", shown(name));
-        let help = match nearest(name, known.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if known.is_empty() => format!("add it under `{kind}s:`"),
-            None => format!("add it under `{kind}s:`, or name one of: {}", few(&known)),
-        };
-        at.error(code, message, help);
-    }
-
-    fn cloud(&self, name: &str, at: &At<'_>) -> Option<outrigger_core::fleet::CloudId> {
-        let id = self.look_up(self.raw.clouds.as_ref(), name, at, "cloud", Code::UnknownCloud);
-        id.map(outrigger_core::fleet::CloudId)
+    fn cloud(&self, name: &str, at: &At<'_>) -> Option<CloudId> {
+        let id = look_up(self.raw.clouds.as_ref(), name, at, "cloud", Code::UnknownCloud);
+        id.map(CloudId)
     }
 
     fn secret(&self, text: &raw::Secret, at: &At<'_>) -> Option<SecretRef> {
@@ -115,6 +90,26 @@ impl<'a> Context<'a> {
     fn note(&self, to: SecretRef, at: &At<'_>) {
         self.references.borrow_mut().push(Reference { to, path: at.path.clone(), span: at.span() });
     }
+}
+
+/// The index of `name` in a section, or a fault.
+fn look_up<T>(things: Option<&Named<T>>, name: &str, at: &At<'_>, kind: &str, code: Code) -> Option<u16> {
+    let index = things.and_then(|things| things.names().position(|known| known == name));
+    if index.is_none() {
+        let known: Vec<&str> = things.map(|things| things.names().collect()).unwrap_or_default();
+        report_unknown(&known, name, at, kind, code);
+    }
+    index.and_then(|index| u16::try_from(index).ok())
+}
+
+fn report_unknown(known: &[&str], name: &str, at: &At<'_>, kind: &str, code: Code) {
+    let message = format!("there is no {kind} `{}`", shown(name));
+    let help = match nearest(name, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => format!("add it under `{kind}s:`"),
+        None => format!("add it under `{kind}s:`, or name one of: {}", few(known)),
+    };
+    at.error(code, message, help);
 }
 
 /// The first few of many names.
@@ -148,9 +143,4 @@ fn check_name(name: &str, at: &At<'_>) {
 fn items<'a, T>(list: Option<&'a raw::List<T>>, at: &At<'a>) -> Vec<(&'a T, At<'a>)> {
     let items = list.map(|list| list.0.as_slice()).unwrap_or_default();
     items.iter().enumerate().filter_map(|(i, item)| Some((item.as_ref()?, at.index(i)))).collect()
-}
-
-/// The place of `collector`'s whole file.
-pub(crate) fn whole<'a>(node: &'a super::tree::Node, collector: &'a Collector) -> At<'a> {
-    At::root(node, collector)
 }

@@ -10,7 +10,7 @@ use super::{
         fault::Code,
         raw, values,
     },
-    Context, MOST_THINGS, backends, items,
+    Context, MOST_THINGS, backends, items, report_unknown,
 };
 
 pub(super) fn resolve(context: &Context<'_>, backends: &[Backend]) -> Vec<Model> {
@@ -88,7 +88,8 @@ fn shares(context: &Context<'_>, split: &raw::Named<raw::Weight>, at: &At<'_>) -
         let Some(id) = known.and_then(|all| all.names().position(|n| n == name)).and_then(|id| u16::try_from(id).ok())
         else {
             let names: Vec<&str> = known.map(|all| all.names().collect()).unwrap_or_default();
-            report_unknown_backend(context, names, name, &here);
+            // The name is the key here, not the value.
+            report_unknown(&names, name, &here.as_key(), "backend", Code::UnknownBackend);
             continue;
         };
         let Some(raw::Weight(weight)) = *weight else { continue };
@@ -105,12 +106,6 @@ fn shares(context: &Context<'_>, split: &raw::Named<raw::Weight>, at: &At<'_>) -
         at.error_at_key(Code::NoWeight, "no backend of this tier has weight, so it can serve nobody", help);
     }
     shares
-}
-
-/// The name is the key here, not the value.
-fn report_unknown_backend(context: &Context<'_>, known: Vec<&str>, name: &str, at: &At<'_>) {
-    let at_name = at.as_key();
-    context.report_unknown(known, name, &at_name, "backend", Code::UnknownBackend);
 }
 
 fn timeouts(raw: Option<&raw::Timeouts>, at: &At<'_>) -> Timeouts {
@@ -163,45 +158,33 @@ fn check_overrides(context: &Context<'_>, backends: &[Backend], models: &[Model]
 
 /// A client must not get another model without being told, nor be told so without getting one.
 fn check_substitutes(tiers: &[Tier], places: &[At<'_>], backends: &[Backend]) {
-    let model_of = |share: &Share| backends.get(share.backend.index()).map(|b| b.model.as_str()).unwrap_or_default();
-    let Some(first) = tiers.first().and_then(|tier| tier.split.first()).map(model_of).filter(|model| !model.is_empty())
-    else {
-        return;
-    };
-    for (tier, at) in tiers.iter().zip(places) {
-        for share in &tier.split {
-            let (model, backend) = (model_of(share), backends.get(share.backend.index()).map(|b| b.name.as_str()));
-            let here = at.key("split").key(backend.unwrap_or_default());
-            if model.is_empty() || tier.substitute == !is_same(first, model) {
-                continue;
-            }
-            if tier.substitute && !std::ptr::eq(tier, &raw const tiers[0]) {
-                at.key("substitute").warning(
+    let of = |share: &Share| backends.get(share.backend.index()).filter(|backend| !backend.model.is_empty());
+    let Some(first) = tiers.first().and_then(|tier| tier.split.first()).and_then(of) else { return };
+    // Whether a tier is a substitute is not known where that was at fault.
+    let is_told = |at: &At<'_>| !matches!(at.key("substitute").node, Some(node) if node.text().is_none());
+    for (index, (tier, at)) in tiers.iter().zip(places).enumerate().filter(|(_, (_, at))| is_told(at)) {
+        for backend in tier.split.iter().filter_map(of) {
+            match (tier.substitute, is_same(&first.model, &backend.model)) {
+                (true, true) if index > 0 => at.key("substitute").warning(
                     Code::SubstituteSameModel,
-                    format!(
-                        "`{}` serves the same model as the first tier, and is called a substitute",
-                        here_name(backend)
-                    ),
+                    format!("`{}` serves the same model as the first tier, and is called a substitute", backend.name),
                     "remove `substitute: true`, so that keys which deny substitutes may use it",
-                );
-            } else if !tier.substitute {
-                here.warning_at_key(
+                ),
+                (false, false) => at.key("split").key(&backend.name).warning_at_key(
                     Code::MixedModels,
                     format!(
-                        "`{}` serves `{}`, and the first backend `{}`",
-                        here_name(backend),
-                        shown(model),
-                        shown(first)
+                        "`{}` serves `{}`, and `{}`, the first backend, `{}`",
+                        backend.name,
+                        shown(&backend.model),
+                        first.name,
+                        shown(&first.model)
                     ),
                     "if that is another model, put it into a tier with `substitute: true`; clients are told then",
-                );
+                ),
+                _ => {}
             }
         }
     }
-}
-
-fn here_name(backend: Option<&str>) -> &str {
-    backend.unwrap_or_default()
 }
 
 /// Whether two engines' names are likely to mean one model: hosted APIs write them in their own ways.
@@ -251,17 +234,9 @@ fn check_use(context: &Context<'_>, backends: &[Backend], models: &[Model]) {
             *used = true;
         }
     }
+    // A name that could not be read or is not known may have been meant for any of them.
     let is_complete = context.raw.models.as_ref().is_some_and(|models| {
-        models.0.iter().all(|(_, m)| {
-            let tiers = m.as_ref().and_then(|m| m.tiers.as_ref());
-            tiers.is_some_and(|tiers| {
-                tiers.0.iter().all(|t| {
-                    t.as_ref().is_some_and(|t| {
-                        t.split.as_ref().is_some_and(|split| split.0.iter().all(|(_, weight)| weight.is_some()))
-                    })
-                })
-            })
-        })
+        models.0.iter().all(|(_, model)| model.as_ref().is_some_and(|model| is_whole(model, backends)))
     });
     for (backend, _) in backends.iter().zip(used).filter(|(_, used)| is_complete && !used) {
         context.root.key("backends").key(&backend.name).warning_at_key(
@@ -270,4 +245,15 @@ fn check_use(context: &Context<'_>, backends: &[Backend], models: &[Model]) {
             "add it to a `split`, or remove it",
         );
     }
+}
+
+/// Whether every name in every tier was read and is a backend's.
+fn is_whole(model: &raw::Model, backends: &[Backend]) -> bool {
+    let is_known = |name: &str| backends.iter().any(|backend| backend.name == name);
+    let is_whole_tier = |tier: &raw::Tier| {
+        let split = tier.split.as_ref();
+        split.is_some_and(|split| split.0.iter().all(|(name, weight)| weight.is_some() && is_known(name)))
+    };
+    let tiers = model.tiers.as_ref();
+    tiers.is_some_and(|tiers| tiers.0.iter().all(|tier| tier.as_ref().is_some_and(is_whole_tier)))
 }

@@ -1,0 +1,271 @@
+//! `status`, `drain`, `undrain`, `weight`, `reload`: a running gateway, seen and changed through its admin listener.
+
+use anyhow::{Context as _, Result, bail};
+use http::Method;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Exit,
+    client::{DEFAULT_ADMIN, block_on, call},
+    write_out,
+};
+
+/// Which gateway, and how to answer.
+#[derive(Debug, clap::Args)]
+pub(super) struct Target {
+    /// The gateway's admin listener.
+    #[arg(long, default_value = DEFAULT_ADMIN)]
+    admin: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show what the gateway sees and does.
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Take a backend out of use for new requests, for a while.
+#[derive(Debug, clap::Args)]
+pub(super) struct Drain {
+    backend: String,
+    /// How long, such as 30m or 2h.
+    #[arg(long = "for", default_value = "2h")]
+    time: String,
+    /// Why, for whoever looks next.
+    #[arg(long, default_value = "")]
+    why: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Put a drained backend back into use.
+#[derive(Debug, clap::Args)]
+pub(super) struct Undrain {
+    backend: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Change the weights of a tier for a while.
+#[derive(Debug, clap::Args)]
+pub(super) struct Weight {
+    model: String,
+    /// Such as `coreweave=60 lambda=40`; a backend left out gets 0.
+    #[arg(required = true, value_name = "BACKEND=WEIGHT")]
+    weights: Vec<String>,
+    /// Which tier, from 1.
+    #[arg(long, default_value_t = 1)]
+    tier: u64,
+    /// How long, such as 30m or 2h.
+    #[arg(long = "for", default_value = "2h")]
+    time: String,
+    /// Why, for whoever looks next.
+    #[arg(long, default_value = "")]
+    why: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Read the fleet file again; a faulty one changes nothing.
+#[derive(Debug, clap::Args)]
+pub(super) struct Reload {
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(super) fn status(args: &Status) -> Exit {
+    answer(&args.target, Method::GET, "/api/v1/state", None, table)
+}
+
+pub(super) fn drain(args: &Drain) -> Exit {
+    let body = json!({ "for": args.time, "why": args.why, "owner": owner() });
+    answer(&args.target, Method::POST, &format!("/api/v1/backends/{}/drain", args.backend), Some(&body), |v| {
+        format!("{} gets no new requests {}\n", args.backend, until(v))
+    })
+}
+
+pub(super) fn undrain(args: &Undrain) -> Exit {
+    answer(
+        &args.target,
+        Method::POST,
+        &format!("/api/v1/backends/{}/undrain", args.backend),
+        None,
+        |v| match v["ended"].as_bool() {
+            Some(true) => format!("{} is in use again\n", args.backend),
+            _ => format!("{} was not drained\n", args.backend),
+        },
+    )
+}
+
+pub(super) fn weight(args: &Weight) -> Exit {
+    let weights = match args.weights.iter().map(|pair| one_weight(pair)).collect::<Result<Map<_, _>>>() {
+        Ok(weights) => weights,
+        Err(e) => {
+            eprintln!("error: {e}");
+            return Exit::Usage;
+        }
+    };
+    let body = json!({ "tier": args.tier, "weights": weights, "for": args.time, "why": args.why, "owner": owner() });
+    answer(&args.target, Method::PUT, &format!("/api/v1/models/{}/split", args.model), Some(&body), |v| {
+        format!("tier {} of {} is split {} {}\n", args.tier, args.model, args.weights.join(" "), until(v))
+    })
+}
+
+pub(super) fn reload(args: &Reload) -> Exit {
+    answer(&args.target, Method::POST, "/api/v1/reload", None, |v| {
+        let text = |key: &str| v[key].as_str().unwrap_or("?").to_owned();
+        let mut said = if text("before") == text("fleet") {
+            format!("the fleet is {} as before\n", text("fleet"))
+        } else {
+            format!("the fleet is now {} (was {})\n", text("fleet"), text("before"))
+        };
+        for overlay in v["dropped_overlays"].as_array().into_iter().flatten() {
+            said.push_str(&format!("no longer in force, its target is gone: {overlay}\n"));
+        }
+        said
+    })
+}
+
+fn one_weight(pair: &str) -> Result<(String, Value)> {
+    let (backend, weight) = pair.split_once('=').with_context(|| format!("{pair:?} is not BACKEND=WEIGHT"))?;
+    match weight.parse::<u32>() {
+        Ok(weight) => Ok((backend.to_owned(), json!(weight))),
+        Err(_) => bail!("the weight in {pair:?} is not a whole number"),
+    }
+}
+
+/// Asks the gateway and prints what it said, as JSON or through `words`.
+fn answer(target: &Target, method: Method, path: &str, body: Option<&Value>, words: impl Fn(&Value) -> String) -> Exit {
+    let reply = match block_on(call(method, &target.admin, path, body)) {
+        Ok(reply) => reply,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            return Exit::Environment;
+        }
+    };
+    match reply.json() {
+        Ok(value) if target.json => write_out(&format!("{value}\n")),
+        Ok(value) => write_out(&words(&value)),
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            if reply.status >= 500 { Exit::Environment } else { Exit::No }
+        }
+    }
+}
+
+fn owner() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "operator".to_owned())
+}
+
+fn until(v: &Value) -> String {
+    let seconds = v["for_s"].as_u64().unwrap_or(0);
+    let survives =
+        if v["survives_restart"].as_bool() == Some(true) { "" } else { "; a restart ends it (no gateway.state_dir)" };
+    format!("for {} on this replica{survives}", time(seconds))
+}
+
+fn time(seconds: u64) -> String {
+    match seconds {
+        s if s >= 3_600 && s % 3_600 == 0 => format!("{}h", s / 3_600),
+        s if s >= 60 && s % 60 == 0 => format!("{}m", s / 60),
+        s => format!("{s}s"),
+    }
+}
+
+/// The state as a person reads it.
+fn table(state: &Value) -> String {
+    use std::fmt::Write as _;
+    let mut out =
+        format!("fleet {}{}\n\n", text(&state["fleet"]), if state["draining"] == true { ", draining" } else { "" });
+    writeln!(
+        out,
+        "{:<20} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
+        "BACKEND", "CLOUD", "STATE", "WHY", "IN FLIGHT", "TTFT p50", "p99"
+    )
+    .ok();
+    for b in state["backends"].as_array().into_iter().flatten() {
+        let limit = b["max_in_flight"].as_u64().map_or(String::new(), |limit| format!("/{limit}"));
+        writeln!(
+            out,
+            "{:<20} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
+            text(&b["backend"]),
+            text(&b["cloud"]),
+            text(&b["state"]),
+            text(&b["why"]),
+            format!("{}{limit}", b["in_flight"]),
+            milliseconds(&b["ttft_p50_ms"]),
+            milliseconds(&b["ttft_p99_ms"]),
+        )
+        .ok();
+    }
+    for m in state["models"].as_array().into_iter().flatten() {
+        writeln!(out, "\nmodel {}{}", text(&m["model"]), waiting(m)).ok();
+        for t in m["tiers"].as_array().into_iter().flatten() {
+            let shares: Vec<String> = (t["split"].as_array().into_iter().flatten())
+                .map(|s| format!("{} {:.0} %", text(&s["backend"]), s["share"].as_f64().unwrap_or(0.0) * 100.0))
+                .collect();
+            let note = if t["substitute"] == true { "  (another model answers)" } else { "" };
+            writeln!(out, "  tier {}: {}{note}", t["tier"], shares.join(", ")).ok();
+        }
+    }
+    for c in state["clouds"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|c| !c["limit_usd_per_hour"].is_null() || !c["limit_usd_per_day"].is_null())
+    {
+        let limit = |v: &Value| v.as_f64().map_or("no limit".to_owned(), |usd| format!("limit ${usd}"));
+        let spent = |v: &Value| v.as_f64().unwrap_or(0.0);
+        writeln!(
+            out,
+            "\ncloud {}: ${:.4} in the last hour ({}), ${:.4} in the last day ({})",
+            text(&c["cloud"]),
+            spent(&c["spent_usd_last_hour"]),
+            limit(&c["limit_usd_per_hour"]),
+            spent(&c["spent_usd_last_day"]),
+            limit(&c["limit_usd_per_day"]),
+        )
+        .ok();
+    }
+    overlays(state, &mut out);
+    out
+}
+
+fn overlays(state: &Value, out: &mut String) {
+    use std::fmt::Write as _;
+    let now = state["now"].as_u64().unwrap_or(0);
+    for o in state["overlays"].as_array().into_iter().flatten() {
+        let left = o["until"].as_u64().unwrap_or(0).saturating_sub(now) / 1_000_000_000;
+        let what = match o["kind"].as_str() {
+            Some("drain") => format!("drain of {}", text(&o["backend"])),
+            _ => format!("weights of {} tier {}", text(&o["model"]), o["tier"]),
+        };
+        let why = match o["why"].as_str() {
+            None | Some("") => String::new(),
+            Some(why) => format!(": {why}"),
+        };
+        writeln!(out, "\noverlay by {}, {} left, {what}{why}", text(&o["owner"]), time(left.max(1))).ok();
+    }
+    if state["overlays_survive_restart"] != true && state["overlays"].as_array().is_some_and(|o| !o.is_empty()) {
+        writeln!(out, "overlays are in memory only: set gateway.state_dir to keep them over a restart").ok();
+    }
+}
+
+fn waiting(model: &Value) -> String {
+    match model["waiting"].as_u64() {
+        None | Some(0) => String::new(),
+        Some(n) => format!(" ({n} waiting for headroom)"),
+    }
+}
+
+fn text(v: &Value) -> &str {
+    v.as_str().unwrap_or("-")
+}
+
+fn milliseconds(v: &Value) -> String {
+    v.as_u64().map_or("-".to_owned(), |ms| format!("{ms} ms"))
+}

@@ -1,0 +1,262 @@
+//! `outrigger serve`: the gateway as a process.
+//!
+//! Standard output carries JSON lines only, the ready line first and then the request log; words for people go to
+//! standard error. SIGTERM and Ctrl-C drain.
+
+use std::{
+    fs::File,
+    io::Write as _,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use outrigger_core::fleet::{Fleet, KeyHash, SecretRef};
+use outrigger_gateway::{
+    Running, Setup,
+    admin::Access,
+    events::Outputs,
+    live::{Loaded, Secrets},
+    net::Tcp,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr};
+use crate::config::{self, Error, Severity};
+
+/// Serve a fleet as one endpoint.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The fleet file.
+    #[arg(long)]
+    fleet: PathBuf,
+    /// Where clients connect; port 0 takes a free one.
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Where metrics and the admin API are.
+    #[arg(long)]
+    admin: Option<SocketAddr>,
+    /// Write every decision here, with all that it read, for `replay`.
+    #[arg(long)]
+    decision_log: Option<PathBuf>,
+}
+
+/// What kept the gateway from starting, and the exit code that says whose fault it is.
+type Refusal = (Exit, String);
+
+pub(super) fn run(args: &Args) -> Exit {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: cannot start: {e}");
+            return Exit::Environment;
+        }
+    };
+    match runtime.block_on(serve(args)) {
+        Ok(exit) => exit,
+        Err((exit, message)) => {
+            eprintln!("{}", message.trim_end());
+            exit
+        }
+    }
+}
+
+async fn serve(args: &Args) -> Result<Exit, Refusal> {
+    let loaded = load(&args.fleet)?;
+    let fleet = loaded.fleet.clone();
+    let listen = args.listen.unwrap_or(fleet.gateway.listen);
+    let admin = args.admin.unwrap_or(fleet.gateway.admin);
+    let access = Access { token: std::env::var(TOKEN_VARIABLE).ok().filter(|t| !t.is_empty()) };
+    may_listen(&fleet, listen, admin, &access)?;
+    let data = bind(listen, "--listen").await?;
+    let admin = bind(admin, "--admin").await?;
+    let outputs = Outputs {
+        requests: Some(Box::new(std::io::stdout())),
+        decisions: args.decision_log.as_deref().map(append).transpose()?,
+    };
+    ready(&fleet, &data, &admin)?;
+    let setup = Setup {
+        loaded,
+        data: Arc::new(data),
+        admin,
+        connector: Arc::new(Tcp),
+        outputs,
+        access,
+        reload: reload(args.fleet.clone()),
+        seed: seed(),
+    };
+    let running = outrigger_gateway::start(setup).map_err(|e| (Exit::Environment, format!("error: {e}")))?;
+    Ok(until_stopped(running).await)
+}
+
+async fn until_stopped(running: Running) -> Exit {
+    let interrupted = wait_for_signal().await;
+    eprintln!(
+        "draining: no new connections; requests in flight may end within {:?}",
+        running.live.snapshot().fleet.gateway.drain
+    );
+    let clean = tokio::select! {
+        clean = running.stop() => clean,
+        _ = wait_for_signal() => false,
+    };
+    if !clean {
+        eprintln!("stopped before every request had ended; those streams got an error event");
+    }
+    if interrupted { Exit::Interrupted } else { Exit::Yes }
+}
+
+/// `true` for Ctrl-C.
+pub(super) async fn wait_for_signal() -> bool {
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => false,
+        _ = int.recv() => true,
+    }
+}
+
+/// Reads the fleet file and resolves its secrets; warnings are printed.
+fn load(path: &Path) -> Result<Loaded, Refusal> {
+    let loaded = config::load(path).map_err(|error| match error {
+        Error::Faulty(faults) => (
+            Exit::Usage,
+            format!(
+                "{}error: {} cannot be served; `outrigger check {0}` shows the same",
+                faults.render(colour_on_stderr()),
+                path.display()
+            ),
+        ),
+        Error::Unreadable { .. } => (Exit::Environment, format!("error: {error}")),
+    })?;
+    if !loaded.refused.is_empty() {
+        return Err((Exit::Usage, format!("error: {}", loaded.refused.join("\nerror: "))));
+    }
+    if loaded.warnings.count(Severity::Warning) > 0 {
+        eprint!("{}", loaded.warnings.render(colour_on_stderr()));
+    }
+    let secrets =
+        resolve(&loaded.fleet).map_err(|faults| (Exit::Usage, format!("error: {}", faults.join("\nerror: "))))?;
+    Ok(Loaded { fleet: Arc::new(loaded.fleet), secrets })
+}
+
+fn reload(path: PathBuf) -> Arc<outrigger_gateway::admin::Reload> {
+    Arc::new(move || load(&path).map_err(|(_, message)| message))
+}
+
+/// Looks every secret up, and names all that are not there.
+pub(super) fn resolve(fleet: &Fleet) -> Result<Secrets, Vec<String>> {
+    let mut faults = Vec::new();
+    let mut keep = |result: Result<String, String>| result.map_err(|fault| faults.push(fault)).ok();
+    let backend_keys = (fleet.backends.iter())
+        .map(|b| b.api_key.as_ref().or(fleet.cloud(b.cloud).api_key.as_ref()).and_then(|s| keep(secret(s))))
+        .collect();
+    let key_hashes =
+        fleet.keys.iter().map(|key| key.sha256.iter().flat_map(|hash| hashes(hash, &mut faults)).collect()).collect();
+    if faults.is_empty() {
+        return Ok(Secrets { backend_keys, key_hashes });
+    }
+    faults.sort();
+    faults.dedup();
+    Err(faults)
+}
+
+fn secret(reference: &SecretRef) -> Result<String, String> {
+    match reference {
+        SecretRef::Env(name) => {
+            std::env::var(name).map_err(|_| format!("the variable {name} is not set; set it where `serve` runs"))
+        }
+        SecretRef::File(path) => match std::fs::read_to_string(path) {
+            Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
+            Ok(_) => Err(format!("{} is empty; put the secret into it", path.display())),
+            Err(e) => Err(format!("cannot read {}: {e}", path.display())),
+        },
+    }
+}
+
+/// The hashes that an entry stands for: a file holds one per line.
+fn hashes(entry: &KeyHash, faults: &mut Vec<String>) -> Vec<[u8; 32]> {
+    let path = match entry {
+        KeyHash::Literal(hash) => return vec![*hash],
+        KeyHash::File(path) => path,
+    };
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) => {
+            faults.push(format!(
+                "cannot read {}: {e}; `outrigger key new NAME` prints a key and its hash",
+                path.display()
+            ));
+            return Vec::new();
+        }
+    };
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let parsed: Vec<Option<[u8; 32]>> = lines.map(from_hex).collect();
+    if parsed.is_empty() || parsed.iter().any(Option::is_none) {
+        faults.push(format!("{} must hold SHA-256 hashes of 64 hex digits, one per line", path.display()));
+    }
+    parsed.into_iter().flatten().collect()
+}
+
+fn from_hex(text: &str) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+/// Without keys anyone who reaches the port is served; without a token anyone who reaches the admin port may drain.
+fn may_listen(fleet: &Fleet, listen: SocketAddr, admin: SocketAddr, access: &Access) -> Result<(), Refusal> {
+    let is_local = |ip: IpAddr| ip.is_loopback();
+    if fleet.keys.is_empty() && !is_local(listen.ip()) {
+        let message = format!(
+            "error: without `keys:` only loopback may be listened on, not {listen}; add keys (`outrigger key new NAME`) or listen on 127.0.0.1"
+        );
+        return Err((Exit::Usage, message));
+    }
+    if access.token.is_none() && !is_local(admin.ip()) {
+        let message = format!("error: the admin listener on {admin} needs {TOKEN_VARIABLE}; set it, or use 127.0.0.1");
+        return Err((Exit::Usage, message));
+    }
+    Ok(())
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Refusal> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|e| (Exit::Environment, format!("error: cannot listen on {address}: {e}; choose another with {flag}")))
+}
+
+fn append(path: &Path) -> Result<Box<dyn std::io::Write + Send>, Refusal> {
+    let file = File::options().create(true).append(true).open(path);
+    let file = file.map_err(|e| (Exit::Environment, format!("error: cannot write {}: {e}", path.display())))?;
+    Ok(Box::new(file))
+}
+
+fn ready(fleet: &Fleet, data: &TcpListener, admin: &TcpListener) -> Result<(), Refusal> {
+    let address = |listener: &TcpListener| listener.local_addr().map(|a| format!("http://{a}"));
+    let environment = |e: std::io::Error| (Exit::Environment, format!("error: {e}"));
+    let (listen, admin) = (address(data).map_err(environment)?, address(admin).map_err(environment)?);
+    let line = serde_json::json!({ "event": "ready", "listen": listen, "admin": admin, "fleet": fleet.digest });
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(environment)?;
+    eprintln!(
+        "serving {} on {listen}, admin on {admin}",
+        fleet.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ")
+    );
+    Ok(())
+}
+
+pub(super) fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    // Without randomness replicas share a phase, which costs exactness of the split and nothing else.
+    getrandom::fill(&mut bytes).ok();
+    u64::from_le_bytes(bytes)
+}
