@@ -85,8 +85,12 @@ pub fn start(setup: Setup) -> io::Result<Running> {
 impl Running {
     /// Stops accepting, lets requests in flight end for as long as the fleet's drain time, then ends the rest with an
     /// error. `true` when all ended by themselves.
-    pub async fn stop(self) -> bool {
+    ///
+    /// For `notice` it still accepts, while /readyz says no: a load balancer has to see that first, or it sends new
+    /// connections to a closed port.
+    pub async fn stop(self, notice: Duration) -> bool {
         self.live.start_draining();
+        tokio::time::sleep(notice).await;
         let allowed = self.live.snapshot().fleet.gateway.drain;
         self.drain.send_replace(true);
         let mut data = self.data;

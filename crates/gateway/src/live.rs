@@ -223,8 +223,13 @@ impl Live {
         let now = self.clock.now();
         let mut core = self.core();
         let core = &mut *core;
+        let about = match event {
+            Event::Probed { backend, .. } => Some(backend),
+            Event::Ended { attempt, .. } => core.state.backend_of(attempt),
+            _ => None,
+        };
         let effect = core.state.observe(event, now, &mut core.rng);
-        if let (Some(Effect::Abandon), Event::Probed { backend, .. }) = (effect, event) {
+        if let (Some(Effect::Abandon), Some(backend)) = (effect, about) {
             core.snapshot.upstreams[backend.index()].abandoned.send_modify(|n| *n += 1);
         }
         if matches!(event, Event::Ended { .. } | Event::Probed { .. }) {

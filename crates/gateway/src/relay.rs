@@ -10,7 +10,7 @@ use outrigger_core::{
     fleet::Reveal,
     record::{End, Fault},
 };
-use outrigger_wire::stream;
+use outrigger_wire::{sse, stream};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, timeout, timeout_at},
@@ -79,7 +79,14 @@ pub async fn relay(
                 seen.bytes_in += data.len() as u64;
                 splitter.push(data);
             }
-            Ok(Some(Err(_)) | None) => end = Some(End::Failed(Fault::Cut)),
+            Ok(Some(Err(_))) => end = Some(End::Failed(Fault::Cut)),
+            Ok(None) => {
+                end = Some(End::Failed(Fault::Cut));
+                if let Some(last) = splitter.finish() {
+                    end = Some(last_words(plan, last.event, &mut seen, &to).await);
+                }
+                break;
+            }
             Err(_) => end = Some(End::Failed(Fault::Stalled)),
         }
     }
@@ -99,11 +106,7 @@ pub async fn relay(
 }
 
 /// Takes every complete event out of the splitter: the bytes for the client, and how the stream ended if it did.
-fn drain(
-    plan: &Plan<'_>,
-    splitter: &mut outrigger_wire::sse::Splitter,
-    seen: &mut Seen,
-) -> (Bytes, Option<End>, usize) {
+fn drain(plan: &Plan<'_>, splitter: &mut sse::Splitter, seen: &mut Seen) -> (Bytes, Option<End>, usize) {
     let mut first: Option<Bytes> = None;
     let mut joined: Vec<u8> = Vec::new();
     let mut events = 0;
@@ -143,6 +146,17 @@ fn drain(
     }
     let out = if joined.is_empty() { first.unwrap_or_default() } else { joined.into() };
     (out, ended, events)
+}
+
+/// An event without its blank line at the very end: some servers forget it after `[DONE]`.
+async fn last_words(plan: &Plan<'_>, event: sse::Event, seen: &mut Seen, to: &mpsc::Sender<Bytes>) -> End {
+    match read_event(plan, Ok(event), seen, stream::inspect_committed) {
+        Step::Done(_) if seen.finished => match to.send(Bytes::from_static(b"data: [DONE]\n\n")).await {
+            Ok(()) => End::Ok,
+            Err(_) => End::ClientGone,
+        },
+        _ => End::Failed(Fault::Cut),
+    }
 }
 
 /// Reads what is left of a body that is over, so that its connection can serve again.

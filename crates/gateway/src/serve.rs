@@ -176,6 +176,7 @@ async fn accept(
         prompt_tokens: Tokens(head.prompt_tokens_estimate),
         max_tokens: head.max_tokens.map(Tokens),
         body_bytes: ByteCount(held.bytes.len() as u64),
+        patience: fleet.model(model).timeouts.first_token,
         affinity: affinity(&parts.headers, head.user.as_deref()),
         ..Facts::anonymous(model, at)
     };

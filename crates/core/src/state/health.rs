@@ -134,7 +134,8 @@ impl Liveness {
     }
 
     /// Folds one attempt's fault in. Refusals must not come here.
-    pub fn fault(&mut self, fault: Fault, now: Nanos, rng: &mut Rng) {
+    pub fn fault(&mut self, fault: Fault, now: Nanos, rng: &mut Rng) -> Option<Effect> {
+        let was_down = self.is_down();
         match fault {
             Fault::Local | Fault::Abandoned | Fault::TotalTimeout | Fault::Overloaded { .. } => {}
             Fault::Refused | Fault::Tls | Fault::Auth | Fault::WrongModel => self.go_down(fault, now, rng),
@@ -153,6 +154,10 @@ impl Liveness {
         if fault.is_server_error() {
             self.server_error_before = self.last_server_error.replace(now);
         }
+        // Several first bytes overdue and none in between are a verdict too. A listener that takes no connection may
+        // still be working for those that it has: the next probe says.
+        let silent = matches!(fault, Fault::HeadersTimeout | Fault::FirstTokenTimeout);
+        (silent && self.is_down() && !was_down).then_some(Effect::Abandon)
     }
 
     /// Takes back what a poisonous request's 500 did.
@@ -205,6 +210,7 @@ impl Liveness {
             }
             // Our own trouble says nothing about the backend.
             (Err(Fault::Local), Health::Up) => {}
+            (Err(Fault::Local), Health::Suspect { .. }) => self.schedule_probe(now, rng),
             // Busy is not dead: it refused politely, or bytes came since we began to wonder.
             (Err(Fault::Overloaded { .. }), Health::Up | Health::Suspect { .. }) => self.health = Health::Up,
             (Err(_), Health::Suspect { since, .. }) if self.last_byte > since => self.health = Health::Up,
@@ -217,10 +223,11 @@ impl Liveness {
     fn probe_failed(&mut self, fault: Fault, before: Health, now: Nanos, rng: &mut Rng) -> Option<Effect> {
         if matches!(before, Health::Down { .. }) {
             self.schedule_probe(now, rng);
-            return None;
+        } else {
+            self.go_down(fault, now, rng);
         }
-        self.go_down(fault, now, rng);
-        // A listener that is gone may still finish what it holds (a graceful shutdown); silence will not.
+        // A listener that is gone may still finish what it holds (a graceful shutdown); silence will not, whatever it
+        // was that took the backend down before.
         let silent = matches!(fault, Fault::ConnectTimeout | Fault::HeadersTimeout | Fault::FirstTokenTimeout);
         silent.then_some(Effect::Abandon)
     }

@@ -26,7 +26,7 @@ use self::{
 use crate::{
     Rng, cost,
     facts::Moved,
-    fleet::{BackendId, CloudId, Fleet, KeyId, Model, ModelId},
+    fleet::{BackendId, CloudId, Fleet, KeyId, Model, ModelId, Share, Tier},
     record::{End, Fault, Usage},
     route::split::{self, Contender},
     units::{NanoUsd, Nanos},
@@ -151,11 +151,13 @@ impl State {
     /// The same state under a new fleet: what is still named the same keeps what was learned of it, and attempts in
     /// flight still end where they began.
     #[must_use]
-    pub fn under(self, fleet: Arc<Fleet>, now: Nanos, rng: &mut Rng) -> Self {
+    pub fn under(mut self, fleet: Arc<Fleet>, now: Nanos, rng: &mut Rng) -> Self {
         let mut next = Self::new(fleet, now, rng);
         let to = next.fleet.clone();
-        let moved = Moved { from: &self.fleet, to: &to };
-        let places: Vec<_> = (0..self.fleet.backends.len()).map(|i| moved.backend(BackendId(i as u16))).collect();
+        let from = self.fleet.clone();
+        let moved = Moved { from: &from, to: &to };
+        let places: Vec<_> = (0..from.backends.len()).map(|i| moved.backend(BackendId(i as u16))).collect();
+        self.release_reservations(&places, now);
         next.observed.attempts = self.observed.attempts;
         next.observed.attempts.rename(&places);
         for (old, place) in self.observed.backends.into_iter().zip(places) {
@@ -170,8 +172,18 @@ impl State {
         }
         for (i, old) in self.observed.models.into_iter().enumerate() {
             if let Some(new) = moved.model(ModelId(i as u16)) {
-                next.observed.models[new.index()].retries = old.retries;
-                next.observed.models[new.index()].waiting = old.waiting;
+                let specs = (&from.models[i].tiers, &to.model(new).tiers);
+                let new = &mut next.observed.models[new.index()];
+                new.retries = old.retries;
+                new.waiting = old.waiting;
+                for (((tier, old), was), is) in new.tiers.iter_mut().zip(old.tiers).zip(specs.0).zip(specs.1) {
+                    // An untouched split goes on where it was; overlays of weights are laid over it anew.
+                    let same = |(a, b): (&Share, &Share)| moved.backend(a.backend) == Some(b.backend);
+                    let untouched = was.split.len() == is.split.len() && was.split.iter().zip(&is.split).all(same);
+                    if untouched && old.weights == tier.weights {
+                        tier.credits = old.credits;
+                    }
+                }
             }
         }
         for (i, old) in self.observed.keys.into_iter().enumerate() {
@@ -179,7 +191,21 @@ impl State {
                 next.observed.keys[new.index()] = old;
             }
         }
+        for attempt in next.observed.attempts.in_flight() {
+            next.observed.clouds[to.backend(attempt.backend).cloud.index()].reserve(attempt.reserved);
+        }
         next
+    }
+
+    /// Takes every reservation back, so that those of attempts that stay can be made where their backends stand now.
+    /// What an attempt on a backend that is gone will cost is never learned here, so that it counts in full.
+    fn release_reservations(&mut self, places: &[Option<BackendId>], now: Nanos) {
+        for attempt in self.observed.attempts.in_flight() {
+            let is_gone = places[attempt.backend.index()].is_none();
+            let spent = if is_gone { attempt.reserved } else { NanoUsd::ZERO };
+            let cloud = self.fleet.backend(attempt.backend).cloud;
+            self.observed.clouds[cloud.index()].settle(attempt.reserved, spent, now);
+        }
     }
 
     pub fn fleet(&self) -> &Arc<Fleet> {
@@ -229,7 +255,7 @@ impl State {
     pub fn observe(&mut self, event: Event, now: Nanos, rng: &mut Rng) -> Option<Effect> {
         match event {
             Event::Committed { attempt } => self.committed(attempt, now),
-            Event::Ended { attempt, end, usage } => self.ended(attempt, end, &usage, now, rng),
+            Event::Ended { attempt, end, usage } => return self.ended(attempt, end, &usage, now, rng),
             Event::Probed { backend, result } => {
                 return self.observed.backends[backend.index()].live.probed(result, now, rng);
             }
@@ -282,8 +308,8 @@ impl State {
         state.cooldown.answered(attempt.trial, now);
     }
 
-    fn ended(&mut self, id: AttemptId, end: End, usage: &Usage, now: Nanos, rng: &mut Rng) {
-        let Some(attempt) = self.observed.attempts.remove(id) else { return };
+    fn ended(&mut self, id: AttemptId, end: End, usage: &Usage, now: Nanos, rng: &mut Rng) -> Option<Effect> {
+        let attempt = self.observed.attempts.remove(id)?;
         let backend = self.fleet.backend(attempt.backend);
         let spent = cost::of_attempt(backend, usage).tokens;
         self.observed.clouds[backend.cloud.index()].settle(attempt.reserved, spent, now);
@@ -291,20 +317,27 @@ impl State {
         let state = &mut self.observed.backends[attempt.backend.index()];
         state.in_flight -= 1;
         state.streams -= u32::from(attempt.stream);
+        let mut effect = None;
         match end {
             End::Ok => state.live.completed(),
             // It answered, so it is alive and not refusing; whether it can serve is not known from this.
             End::ClientError(_) => state.cooldown.answered(attempt.trial, now),
             End::Failed(Fault::Overloaded { status, retry_after }) => {
                 state.cooldown.refused(status, retry_after, attempt.trial, now, rng);
-                return;
+                return None;
             }
-            End::Failed(fault) => state.live.fault(fault, now, rng),
+            End::Failed(fault) => effect = state.live.fault(fault, now, rng),
             End::ClientGone => {}
         }
         if attempt.trial && !attempt.committed {
             state.cooldown.trial_wasted();
         }
+        effect
+    }
+
+    /// The backend of an attempt in flight.
+    pub fn backend_of(&self, attempt: AttemptId) -> Option<BackendId> {
+        self.observed.attempts.get(attempt).map(|a| a.backend)
     }
 
     fn heard(&mut self, backend: BackendId, last_byte: Nanos, now: Nanos) {
@@ -346,11 +379,11 @@ impl State {
 
 impl ModelState {
     fn new(model: &Model) -> Self {
-        let tier = |split: &Vec<crate::fleet::Share>| TierState {
-            weights: split.iter().map(|s| s.weight).collect(),
-            credits: vec![0.0; split.len()],
+        let tier = |tier: &Tier| TierState {
+            weights: tier.split.iter().map(|s| s.weight).collect(),
+            credits: vec![0.0; tier.split.len()],
         };
-        Self { tiers: model.tiers.iter().map(|t| tier(&t.split)).collect(), ..Self::default() }
+        Self { tiers: model.tiers.iter().map(tier).collect(), ..Self::default() }
     }
 }
 
@@ -372,6 +405,11 @@ impl Attempts {
         AttemptId(u64::from(*generation) << 32 | u64::from(index))
     }
 
+    fn get(&self, id: AttemptId) -> Option<&InFlight> {
+        let (generation, slot) = self.slots.get((id.0 & 0xffff_ffff) as usize)?;
+        if u64::from(*generation) == id.0 >> 32 { slot.as_ref() } else { None }
+    }
+
     fn get_mut(&mut self, id: AttemptId) -> Option<&mut InFlight> {
         let (generation, slot) = self.slots.get_mut((id.0 & 0xffff_ffff) as usize)?;
         if u64::from(*generation) == id.0 >> 32 { slot.as_mut() } else { None }
@@ -384,6 +422,10 @@ impl Attempts {
         *generation = generation.wrapping_add(1);
         self.free.push(index);
         slot.take()
+    }
+
+    fn in_flight(&self) -> impl Iterator<Item = &InFlight> {
+        self.slots.iter().filter_map(|(_, attempt)| attempt.as_ref())
     }
 
     /// Follows backends to their new places; attempts on those that are gone end without a trace.

@@ -15,7 +15,11 @@ pub const RATIO: f64 = 0.2;
 /// Retries in a window that are always allowed.
 pub const FLOOR: u32 = 10;
 pub const WINDOW: Duration = Duration::from_secs(10);
-const BUCKETS: usize = 20;
+/// Buckets that lie in the window as a whole; requests are counted over these.
+const WHOLE: u64 = 20;
+/// With the one that the window's far edge may cut; retries are counted over all, so that both errors are on the safe
+/// side and the bound holds wherever the window is laid.
+const BUCKETS: usize = WHOLE as usize + 1;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryBudget {
@@ -47,12 +51,13 @@ impl RetryBudget {
     }
 
     fn allowance(&self) -> u32 {
-        let requests: u32 = self.requests.iter().sum();
+        let cut = ((self.newest + 1) % BUCKETS as u64) as usize;
+        let requests = self.requests.iter().sum::<u32>() - self.requests[cut];
         ((f64::from(requests) * RATIO) as u32).max(FLOOR)
     }
 
     fn advance(&mut self, now: Nanos) -> usize {
-        let number = now.0 / (WINDOW.as_nanos() as u64 / BUCKETS as u64);
+        let number = now.0 / (WINDOW.as_nanos() as u64 / WHOLE);
         let passed = number.saturating_sub(self.newest).min(BUCKETS as u64);
         for i in 1..=passed {
             let slot = ((number - passed + i) % BUCKETS as u64) as usize;

@@ -17,6 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use outrigger_core::fleet::Gateway;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -130,19 +131,38 @@ async fn reload_now(Shared(admin): Shared<Admin>) -> Result<Json<Value>, Refusal
         .await
         .unwrap_or_else(|_| Err("reading the fleet file panicked".to_owned()));
     let live = &admin.live;
-    let before = live.snapshot().fleet.digest.clone();
+    let old = live.snapshot().fleet.clone();
+    let before = old.digest.clone();
     let replaced = loaded.and_then(|loaded| live.replace(&loaded));
     live.events.metrics().reloaded(replaced.is_ok());
     match replaced {
         Ok(()) => {
             let dormant = live.with_state(|state| live.overlays.dormant(state));
-            Ok(Json(json!({ "fleet": live.snapshot().fleet.digest, "before": before, "dropped_overlays": dormant })))
+            let new = live.snapshot().fleet.clone();
+            Ok(Json(json!({
+                "fleet": new.digest,
+                "before": before,
+                "dropped_overlays": dormant,
+                "needs_restart": needs_restart(&old.gateway, &new.gateway),
+            })))
         }
         Err(why) => {
             let message = format!("the fleet in force is still {before}: {why}");
             Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "fleet_refused", &message))
         }
     }
+}
+
+/// Settings that differ and are only read at the start.
+fn needs_restart(old: &Gateway, new: &Gateway) -> Vec<&'static str> {
+    let settings = [
+        ("gateway.listen", old.listen != new.listen),
+        ("gateway.admin", old.admin != new.admin),
+        ("gateway.state_dir", old.state_dir != new.state_dir),
+        ("gateway.limits.held", old.limits.held_bytes != new.limits.held_bytes),
+        ("gateway.limits.connections", old.limits.connections != new.limits.connections),
+    ];
+    settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
 /// A path parameter that must name a backend of the fleet.

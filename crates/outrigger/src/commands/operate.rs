@@ -126,6 +126,9 @@ pub(super) fn reload(args: &Reload) -> Exit {
         for overlay in v["dropped_overlays"].as_array().into_iter().flatten() {
             said.push_str(&format!("no longer in force, its target is gone: {overlay}\n"));
         }
+        for setting in v["needs_restart"].as_array().into_iter().flatten() {
+            said.push_str(&format!("changed, but only read at the start: {}\n", setting.as_str().unwrap_or("?")));
+        }
         said
     })
 }

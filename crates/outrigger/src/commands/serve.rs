@@ -9,6 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use outrigger_core::fleet::{Fleet, KeyHash, SecretRef};
@@ -44,6 +45,9 @@ pub(super) struct Args {
     decision_log: Option<PathBuf>,
 }
 
+/// How long /readyz says no before the port closes, when an orchestrator ends the gateway.
+const NOTICE: Duration = Duration::from_secs(1);
+
 /// What kept the gateway from starting, and the exit code that says whose fault it is.
 type Refusal = (Exit, String);
 
@@ -68,11 +72,11 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
     let loaded = load(&args.fleet)?;
     let fleet = loaded.fleet.clone();
     let listen = args.listen.unwrap_or(fleet.gateway.listen);
-    let admin = args.admin.unwrap_or(fleet.gateway.admin);
+    let admin_address = args.admin.unwrap_or(fleet.gateway.admin);
     let access = Access { token: std::env::var(TOKEN_VARIABLE).ok().filter(|t| !t.is_empty()) };
-    may_listen(&fleet, listen, admin, &access)?;
+    may_listen(&fleet, listen, admin_address, &access)?;
     let data = bind(listen, "--listen").await?;
-    let admin = bind(admin, "--admin").await?;
+    let admin = bind(admin_address, "--admin").await?;
     let outputs = Outputs {
         requests: Some(Box::new(std::io::stdout())),
         decisions: args.decision_log.as_deref().map(append).transpose()?,
@@ -85,7 +89,7 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
         connector: Arc::new(Tcp),
         outputs,
         access,
-        reload: reload(args.fleet.clone()),
+        reload: reload(args.fleet.clone(), listen, admin_address),
         seed: seed(),
     };
     let running = outrigger_gateway::start(setup).map_err(|e| (Exit::Environment, format!("error: {e}")))?;
@@ -99,7 +103,7 @@ async fn until_stopped(running: Running) -> Exit {
         running.live.snapshot().fleet.gateway.drain
     );
     let clean = tokio::select! {
-        clean = running.stop() => clean,
+        clean = running.stop(if interrupted { Duration::ZERO } else { NOTICE }) => clean,
         _ = wait_for_signal() => false,
     };
     if !clean {
@@ -143,8 +147,15 @@ fn load(path: &Path) -> Result<Loaded, Refusal> {
     Ok(Loaded { fleet: Arc::new(loaded.fleet), secrets })
 }
 
-fn reload(path: PathBuf) -> Arc<outrigger_gateway::admin::Reload> {
-    Arc::new(move || load(&path).map_err(|(_, message)| message))
+/// Reads the file again. The rules of the start hold for every fleet: one that drops its keys must not open a port
+/// that others can reach.
+fn reload(path: PathBuf, listen: SocketAddr, admin: SocketAddr) -> Arc<outrigger_gateway::admin::Reload> {
+    let access = Access { token: std::env::var(TOKEN_VARIABLE).ok().filter(|t| !t.is_empty()) };
+    Arc::new(move || {
+        let loaded = load(&path).map_err(|(_, message)| message)?;
+        may_listen(&loaded.fleet, listen, admin, &access).map_err(|(_, message)| message)?;
+        Ok(loaded)
+    })
 }
 
 /// Looks every secret up, and names all that are not there.

@@ -1,6 +1,11 @@
 //! The demo's clouds as processes: started, watched, and started again.
 
-use std::{collections::BTreeMap, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Map, Value, json};
@@ -16,6 +21,8 @@ const START: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Clouds {
+    /// This program, as it was called at the start: a rebuild meanwhile must not hide it.
+    program: PathBuf,
     all: BTreeMap<&'static str, Cloud>,
 }
 
@@ -31,12 +38,13 @@ pub(super) struct Cloud {
 
 impl Clouds {
     pub(super) async fn start() -> Result<Self> {
+        let program = std::env::current_exe().context("where this program is")?;
         let mut all = BTreeMap::new();
         for (name, profile) in CLOUDS {
-            let cloud = Cloud::start(profile, "127.0.0.1:0", "127.0.0.1:0").await;
+            let cloud = Cloud::start(&program, profile, "127.0.0.1:0", "127.0.0.1:0").await;
             all.insert(name, cloud.with_context(|| format!("cloud {name}"))?);
         }
-        Ok(Self { all })
+        Ok(Self { program, all })
     }
 
     pub(super) fn addresses(&self) -> impl Iterator<Item = (&'static str, &str)> {
@@ -58,7 +66,7 @@ impl Clouds {
         if cloud.is_alive() {
             return Ok(());
         }
-        *cloud = Cloud::start(cloud.profile, &cloud.listen, &cloud.admin).await?;
+        *cloud = Cloud::start(&self.program, cloud.profile, &cloud.listen, &cloud.admin).await?;
         Ok(())
     }
 
@@ -76,8 +84,7 @@ impl Clouds {
 }
 
 impl Cloud {
-    async fn start(profile: &'static str, listen: &str, admin: &str) -> Result<Self> {
-        let program = std::env::current_exe().context("where this program is")?;
+    async fn start(program: &Path, profile: &'static str, listen: &str, admin: &str) -> Result<Self> {
         let mut child = Command::new(program)
             .args(["fake", "--die-with-parent", "--profile", profile, "--listen", listen, "--admin", admin])
             .stdin(Stdio::null())

@@ -97,7 +97,7 @@ async fn demo(args: &Args) -> Result<Exit> {
     };
     drop(screen);
     let failed = report(args, seen)?;
-    gateway.stop().await;
+    gateway.stop(Duration::ZERO).await;
     clouds.stop().await;
     Ok(match (interrupted, failed) {
         (true, _) => Exit::Interrupted,

@@ -79,17 +79,18 @@ impl Screen {
     }
 
     fn introduce(&mut self) {
+        let program = std::env::args().next().unwrap_or_else(|| "outrigger".to_owned());
         println!("Three simulated clouds serve {MODEL} at {}/v1. Try it:\n", self.endpoint);
         println!("  curl {}/v1/chat/completions -H 'content-type: application/json' \\", self.endpoint);
         println!("    -d '{{\"model\":\"{MODEL}\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}'\n");
         println!("Break a cloud, from another terminal:\n");
         if let Some((name, pid)) = self.pids.iter().find(|(name, _)| name == "lambda") {
             println!(
-                "  kill -9 {pid}                               # {name} dies; `outrigger demo heal {name}` brings it back"
+                "  kill -9 {pid}                               # {name} dies; `{program} demo heal {name}` brings it back"
             );
         }
-        println!("  outrigger demo break lambda --fault hang    # or refuse, blackhole, 500, 429, 503, slow, cut");
-        println!("  outrigger demo heal lambda\n");
+        println!("  {program} demo break lambda --fault hang    # or refuse, blackhole, 500, 429, 503, slow, cut");
+        println!("  {program} demo heal lambda\n");
     }
 
     pub(super) async fn draw(&mut self, clouds: &mut Clouds) {

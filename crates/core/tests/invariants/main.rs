@@ -1,0 +1,14 @@
+//! The invariants of the decision core, each by its name, on a virtual clock.
+
+mod backpressure;
+mod counts;
+mod determinism;
+mod failover;
+mod fleets;
+mod harness;
+mod health;
+mod outage;
+mod reload;
+mod rules;
+mod spend;
+mod weights;

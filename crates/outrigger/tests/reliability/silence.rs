@@ -1,0 +1,61 @@
+//! One of two backends goes silent: its process is stopped, or its network swallows everything.
+
+use std::time::Duration;
+
+use outrigger_fakes::FaultKind;
+use rustix::process::Signal;
+
+use super::{
+    long, report,
+    rig::{Engine, FIRST_TOKEN, Gateway, runtime},
+    until, wait,
+};
+
+fn check(what: &str, silence: impl FnOnce(&Engine), heal: impl FnOnce(&Engine)) {
+    let runtime = runtime();
+    let (victim, other) = (Engine::start(50.0, 500.0), Engine::start(50.0, 500.0));
+    let gateway = Gateway::before(&[&victim, &other]);
+    let load = gateway.load(&runtime, 40.0);
+    wait(2.0);
+    silence(&victim);
+    // Left: no request is on it any more, and none goes there.
+    let down = |name: &str| gateway.backend(name)["state"] == "down";
+    let left = until(Duration::from_secs(15), || down("a") && gateway.backend("a")["in_flight"] == 0);
+    let limit = FIRST_TOKEN + Duration::from_secs(1);
+    wait(if long() { 5.0 } else { 0.5 });
+    // A stopped process cannot be asked; what it has read is counted once it goes on.
+    heal(&victim);
+    let before = victim.stats().received;
+    let back = until(Duration::from_secs(15), || victim.stats().received > before);
+    wait(0.5);
+    load.stop();
+    let seen = runtime.block_on(load.finish());
+    let left = left.expect("it is left");
+    let back = back.expect("it comes back into use");
+    report(
+        &format!("{what} of one backend"),
+        &format!(
+            "{} requests, {} failed, {} cut; left after {} ms (bar {} ms), back in use {} ms after it healed",
+            seen.requests,
+            seen.failed,
+            seen.cut,
+            left.as_millis(),
+            limit.as_millis(),
+            back.as_millis()
+        ),
+    );
+    assert_eq!(seen.failed, 0, "{:#?}", seen.failures);
+    assert!(left <= limit, "left after {left:?}");
+    assert!(back <= Duration::from_secs(2), "back after {back:?}");
+    gateway.assert_idle();
+}
+
+#[test]
+fn a_stopped_process_is_left_within_its_deadline() {
+    check("SIGSTOP", |e| e.signal(Signal::STOP), |e| e.signal(Signal::CONT));
+}
+
+#[test]
+fn a_black_hole_is_left_within_its_deadline() {
+    check("blackhole", |e| e.broken_by(FaultKind::Blackhole), Engine::heal);
+}
