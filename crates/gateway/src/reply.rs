@@ -28,6 +28,8 @@ pub struct Failure {
     pub message: String,
     pub param: Option<&'static str>,
     pub retry_after: Option<Duration>,
+    /// The method that the path takes instead.
+    pub allow: Option<&'static str>,
     pub backends: Vec<Note>,
 }
 
@@ -41,7 +43,16 @@ pub struct Note {
 
 impl Failure {
     pub fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, code, message: message.into(), param: None, retry_after: None, backends: Vec::new() }
+        Self {
+            status,
+            kind,
+            code,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            allow: None,
+            backends: Vec::new(),
+        }
     }
 
     pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {
@@ -59,6 +70,9 @@ impl Failure {
         let mut response = json(self.status, body, request_id);
         if let Some(wait) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
+        }
+        if let Some(allow) = self.allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
         }
         response
     }

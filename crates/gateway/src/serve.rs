@@ -132,7 +132,8 @@ async fn answer(live: Arc<Live>, request: Request<Incoming>, stop: watch::Receiv
         Some(endpoint) if request.method() == Method::POST => {
             accept(&live, &snapshot, request, endpoint, key, reveal, &request_id, arrived).await
         }
-        Some(_) => Err(wrong_method()),
+        Some(_) => Err(wrong_method("POST")),
+        None if path == "/v1/models" || path.starts_with("/v1/models/") => Err(wrong_method("GET")),
         None => Err(no_such_path(path)),
     };
     match result {
@@ -380,13 +381,10 @@ fn with_close(mut response: Response<Answer>) -> Response<Answer> {
     response
 }
 
-fn wrong_method() -> Failure {
-    Failure::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "invalid_request_error",
-        "method_not_allowed",
-        "this endpoint takes POST",
-    )
+fn wrong_method(allow: &'static str) -> Failure {
+    let message = format!("this endpoint takes {allow}");
+    let failure = Failure::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed", message);
+    Failure { allow: Some(allow), ..failure }
 }
 
 fn no_such_path(path: &str) -> Failure {

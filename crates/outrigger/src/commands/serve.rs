@@ -129,9 +129,9 @@ fn load(path: &Path) -> Result<Loaded, Refusal> {
         Error::Faulty(faults) => (
             Exit::Usage,
             format!(
-                "{}error: {} cannot be served; `outrigger check {0}` shows the same",
+                "{}error: {path} cannot be served; `outrigger check {path}` shows the same",
                 faults.render(colour_on_stderr()),
-                path.display()
+                path = path.display()
             ),
         ),
         Error::Unreadable { .. } => (Exit::Environment, format!("error: {error}")),

@@ -48,7 +48,7 @@ fn a_body_that_is_no_request_is_a_400_that_says_why() {
         (b"{\"model\":\"llama\",\"model\":\"other\"}", "invalid_json"),
         (b"{\"model\":\"llama\",\"mod\\u0065l\":\"other\"}", "invalid_json"),
         (b"{\"model\":\"ll\xffama\"}", "invalid_json"),
-        (b"{\"model\":\"\\ud800\"}", "invalid_json"),
+        (b"{\"model\":\"\\ud800\"}", "invalid_type"),
         (deep.as_bytes(), "invalid_json"),
         (b"{\"messages\":[]}", "missing_required_parameter"),
         (b"{\"model\":7}", "invalid_type"),
