@@ -154,9 +154,9 @@ impl Liveness {
         if fault.is_server_error() {
             self.server_error_before = self.last_server_error.replace(now);
         }
-        // Several first bytes overdue and none in between are a verdict too. A listener that takes no connection may
-        // still be working for those that it has: the next probe says.
-        let silent = matches!(fault, Fault::HeadersTimeout | Fault::FirstTokenTimeout);
+        // Several answers overdue in a row are a verdict on silence too. A listener that takes no connection may still
+        // be working for those that it has: the next probe says.
+        let silent = matches!(fault, Fault::HeadersTimeout | Fault::FirstTokenTimeout | Fault::Stalled);
         (silent && self.is_down() && !was_down).then_some(Effect::Abandon)
     }
 
