@@ -17,7 +17,7 @@ use outrigger_core::{
 };
 use outrigger_wire::{
     error::UpstreamError,
-    request::RequestHead,
+    request::{Endpoint, RequestHead},
     response, retry_after,
     sse::{Event, Splitter, SseFault},
     stream::{self, Chunk, Finish, Usage},
@@ -278,7 +278,7 @@ async fn first_content(
     }
 }
 
-type Inspect = fn(outrigger_wire::request::Endpoint, &[u8]) -> Result<Chunk, stream::ChunkFault>;
+type Inspect = fn(Endpoint, &[u8]) -> Result<Chunk, stream::ChunkFault>;
 
 /// What one event means, and the bytes that go to the client for it.
 pub fn read_event(plan: &Plan<'_>, event: Result<Event, SseFault>, seen: &mut Seen, inspect: Inspect) -> Step {
@@ -367,10 +367,26 @@ async fn refused(plan: &Plan<'_>, response: Response<Incoming>, lease: Lease) ->
         Err(_) => Bytes::new(),
     };
     let bytes_in = body.len() as u64;
+    let fault = fault.filter(|_| !lacks_endpoint(plan, status, &body));
     let answer = Whole { status, content_type, body, usage: None, bytes_in };
     match fault {
         Some(fault) => Err(Failed { fault, answer: Some(answer), bytes_in }),
         None => Ok(Tried::ClientError(answer)),
+    }
+}
+
+/// Whether an engine says that it does not have the endpoint, such as embeddings of a chat model: 501 from llama.cpp,
+/// a plain 404 from vLLM. That is about the request; if it were about the backend, one such request would take every
+/// backend of the model away from all others. A missing chat endpoint stays the backend's fault: it is what a proxy
+/// without a route answers.
+fn lacks_endpoint(plan: &Plan<'_>, status: StatusCode, body: &[u8]) -> bool {
+    match status {
+        StatusCode::NOT_IMPLEMENTED => true,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => {
+            let is_about_model = String::from_utf8_lossy(body).contains(&plan.backend.model);
+            plan.head.endpoint != Endpoint::Chat && !is_about_model
+        }
+        _ => false,
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     io::Write,
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering},
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     time::Duration,
@@ -43,12 +44,16 @@ const QUEUE: usize = 16_384;
 #[derive(Clone, Debug)]
 pub struct Lines {
     queue: SyncSender<Vec<u8>>,
+    /// Lines that were handed over and are not written yet.
+    waiting: Arc<AtomicU64>,
 }
 
 impl Lines {
     /// Starts the writing thread. `lost` counts lines that could not be written.
     fn start(mut out: Box<dyn Write + Send>, lost: Counter) -> std::io::Result<Self> {
         let (queue, lines) = sync_channel::<Vec<u8>>(QUEUE);
+        let waiting = Arc::new(AtomicU64::new(0));
+        let written = waiting.clone();
         std::thread::Builder::new().name("log".into()).spawn(move || {
             while let Ok(line) = lines.recv() {
                 let more = lines.try_iter().take(256);
@@ -56,18 +61,22 @@ impl Lines {
                     batch.extend_from_slice(&next);
                     batch
                 });
+                let count = batch.iter().filter(|b| **b == b'\n').count() as u64;
                 if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
-                    lost.inc_by(batch.iter().filter(|b| **b == b'\n').count() as u64);
+                    lost.inc_by(count);
                 }
+                written.fetch_sub(count, Ordering::Release);
             }
         })?;
-        Ok(Self { queue })
+        Ok(Self { queue, waiting })
     }
 
     fn write(&self, line: &impl Serialize, lost: &Counter) {
         let mut text = serde_json::to_vec(line).expect("log lines are plain data");
         text.push(b'\n');
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.queue.try_send(text) {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             lost.inc();
         }
     }
@@ -185,6 +194,11 @@ impl Events {
         Ok(Self { requests, decisions, metrics })
     }
 
+    /// Nothing waits for a writer any more.
+    pub fn all_written(&self) -> bool {
+        [&self.requests, &self.decisions].into_iter().flatten().all(|l| l.waiting.load(Ordering::Acquire) == 0)
+    }
+
     pub fn logs_decisions(&self) -> bool {
         self.decisions.is_some()
     }
@@ -249,8 +263,8 @@ impl RequestLabels {
     }
 }
 
-type FloatCounter = Counter<f64, std::sync::atomic::AtomicU64>;
-type FloatGauge = Gauge<f64, std::sync::atomic::AtomicU64>;
+type FloatCounter = Counter<f64, AtomicU64>;
+type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// All metrics, with the names that users build dashboards on.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use outrigger_core::fleet::{Fleet, Limits, ModelId};
+use outrigger_core::fleet::{Fleet, KeyId, Limits, ModelId};
 use outrigger_wire::{
     json,
     request::{self, Endpoint, RequestHead},
@@ -77,19 +77,30 @@ async fn collect(
     Ok(Held { bytes: bytes.freeze(), _permits: permits })
 }
 
-/// Reads what routing needs, and finds the model.
-pub fn parse(endpoint: Endpoint, body: &[u8], fleet: &Fleet) -> Result<(RequestHead, ModelId), Failure> {
+/// Reads what routing needs, and finds the model. One that the key may not use looks like one that does not exist.
+pub fn parse(
+    endpoint: Endpoint,
+    body: &[u8],
+    fleet: &Fleet,
+    key: Option<KeyId>,
+) -> Result<(RequestHead, ModelId), Failure> {
     let head = request::parse(endpoint, body, &json::Limits { max_depth: MAX_DEPTH })
         .map_err(|fault| Failure::invalid(fault.code(), fault.message()).param(fault.param()))?;
-    match fleet.model_by_name(&head.model) {
+    match fleet.model_by_name(&head.model).filter(|model| may_use(fleet, key, *model)) {
         Some(model) => Ok((head, model)),
-        None => Err(unknown_model(&head.model, fleet)),
+        None => Err(unknown_model(&head.model, fleet, key)),
     }
 }
 
-pub fn unknown_model(name: &str, fleet: &Fleet) -> Failure {
+/// Whether the key's own list of models, if it has one, has this one.
+pub fn may_use(fleet: &Fleet, key: Option<KeyId>, model: ModelId) -> bool {
+    let listed = key.and_then(|key| fleet.keys[key.index()].models.as_ref());
+    listed.is_none_or(|models| models.contains(&model))
+}
+
+pub fn unknown_model(name: &str, fleet: &Fleet, key: Option<KeyId>) -> Failure {
     let shown: String = name.chars().filter(|c| !c.is_control()).take(80).collect();
-    let hint = match nearest(name, fleet) {
+    let hint = match nearest(name, fleet, key) {
         Some(near) => format!("did you mean '{near}'? "),
         None => String::new(),
     };
@@ -97,12 +108,13 @@ pub fn unknown_model(name: &str, fleet: &Fleet) -> Failure {
     Failure::new(StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found", message).param(Some("model"))
 }
 
-/// The public name closest to `name`, if it is close enough to be a slip.
-fn nearest<'a>(name: &str, fleet: &'a Fleet) -> Option<&'a str> {
+/// The public name closest to `name`, of those that the key may use, if it is close enough to be a slip.
+fn nearest<'a>(name: &str, fleet: &'a Fleet, key: Option<KeyId>) -> Option<&'a str> {
     if name.len() > 128 {
         return None;
     }
-    let names = fleet.models.iter().flat_map(|m| std::iter::once(&m.name).chain(&m.aliases));
+    let usable = fleet.models.iter().enumerate().filter(|(i, _)| may_use(fleet, key, ModelId(*i as u16)));
+    let names = usable.flat_map(|(_, m)| std::iter::once(&m.name).chain(&m.aliases));
     let distance = |known: &str| strsim::levenshtein(&name.to_lowercase(), &known.to_lowercase());
     let scored = names.map(|n| (distance(n), n.as_str()));
     scored.min().filter(|(d, near)| *d <= near.len().max(name.len()) / 2).map(|(_, near)| near)

@@ -54,6 +54,9 @@ impl std::fmt::Debug for Setup {
     }
 }
 
+/// How long the logs' writers may take for what is left at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
 /// A gateway that serves until [`Running::stop`].
 #[derive(Debug)]
 pub struct Running {
@@ -94,13 +97,14 @@ impl Running {
         let allowed = self.live.snapshot().fleet.gateway.drain;
         self.drain.send_replace(true);
         let mut data = self.data;
-        if tokio::time::timeout(allowed, &mut data).await.is_ok() {
-            self.stop.send_replace(true);
-            return true;
-        }
+        let clean = tokio::time::timeout(allowed, &mut data).await.is_ok();
         self.stop.send_replace(true);
-        drop(tokio::time::timeout(Duration::from_secs(5), data).await);
-        false
+        if !clean {
+            drop(tokio::time::timeout(Duration::from_secs(5), data).await);
+        }
+        // The answers are out; their lines must not be lost with the process.
+        self.live.written_down(LAST_LINES).await;
+        clean
     }
 }
 

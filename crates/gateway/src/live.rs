@@ -145,6 +145,8 @@ pub struct Live {
     pub overlays: Overlays,
     /// Bytes of bodies that may still be held.
     pub held: Arc<Semaphore>,
+    /// Requests whose line is not in the log yet.
+    pub open_calls: AtomicU64,
     core: Mutex<Core>,
     snapshot: ArcSwap<Snapshot>,
     /// Something ended: those who wait for headroom decide again.
@@ -171,6 +173,7 @@ impl Live {
             events,
             overlays,
             held: Arc::new(Semaphore::new(held)),
+            open_calls: AtomicU64::new(0),
             core: Mutex::new(Core { state, rng, snapshot: snapshot.clone(), recent: VecDeque::new() }),
             snapshot: ArcSwap::new(snapshot),
             headroom: Notify::new(),
@@ -191,6 +194,16 @@ impl Live {
 
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Resolves when every request that ended has its line written, or after this time.
+    pub async fn written_down(&self, at_most: Duration) {
+        let written = async {
+            while self.open_calls.load(Ordering::Acquire) > 0 || !self.events.all_written() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        drop(tokio::time::timeout(at_most, written).await);
     }
 
     /// Asks the core what to do with a request now.

@@ -24,8 +24,7 @@ struct List<'a> {
 
 /// `rest` is the path after `/v1/models`.
 pub fn answer(fleet: &Fleet, key: Option<KeyId>, rest: &str, request_id: &str) -> Response<Answer> {
-    let listed = key.and_then(|k| fleet.keys[k.index()].models.as_ref());
-    let visible = |i: usize| listed.is_none_or(|models| models.contains(&ModelId(i as u16)));
+    let visible = |i: usize| intake::may_use(fleet, key, ModelId(i as u16));
     match rest.strip_prefix('/') {
         None | Some("") if rest.len() <= 1 => {
             let models = fleet.models.iter().enumerate().filter(|(i, _)| visible(*i));
@@ -34,9 +33,9 @@ pub fn answer(fleet: &Fleet, key: Option<KeyId>, rest: &str, request_id: &str) -
         }
         Some(id) => match fleet.model_by_name(id).filter(|m| visible(m.index())) {
             Some(_) => ok(&entry(id), request_id),
-            None => intake::unknown_model(id, fleet).to_response(request_id, Reveal::None),
+            None => intake::unknown_model(id, fleet, key).to_response(request_id, Reveal::None),
         },
-        None => intake::unknown_model(rest, fleet).to_response(request_id, Reveal::None),
+        None => intake::unknown_model(rest, fleet, key).to_response(request_id, Reveal::None),
     }
 }
 

@@ -4,14 +4,18 @@
 //! task sees its channel closed, lets go of the backend at once, and still writes its record. Nothing is done in a
 //! destructor that matters.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use outrigger_core::{
     facts::{Facts, History},
-    fleet::{KeyId, ModelId, Reveal},
+    fleet::{KeyId, Reveal},
     record::{End, Fault, Outcome},
     units::{Bytes as ByteCount, Tokens},
 };
@@ -170,8 +174,7 @@ async fn accept(
     refuse_ambiguous_length(&parts.headers)?;
     let at = live.clock.now();
     let held = intake::read(&parts.headers, body, &fleet.gateway.limits, &live.held).await?;
-    let (head, model) = intake::parse(endpoint, &held.bytes, fleet)?;
-    allowed(snapshot, key, model, &head.model)?;
+    let (head, model) = intake::parse(endpoint, &held.bytes, fleet, key)?;
     let mut facts = Facts {
         stream: head.stream,
         prompt_tokens: Tokens(head.prompt_tokens_estimate),
@@ -196,15 +199,6 @@ async fn accept(
         reveal,
         attempts: Vec::new(),
     })
-}
-
-/// The key's own list of models; one that it may not use looks like one that does not exist.
-fn allowed(snapshot: &Snapshot, key: Option<KeyId>, model: ModelId, name: &str) -> Result<(), Failure> {
-    let listed = key.and_then(|k| snapshot.fleet.keys[k.index()].models.as_ref());
-    match listed {
-        Some(models) if !models.contains(&model) => Err(intake::unknown_model(name, &snapshot.fleet)),
-        _ => Ok(()),
-    }
 }
 
 /// Two lengths are how one request is smuggled inside another: refused, not interpreted.
@@ -232,7 +226,11 @@ async fn in_its_own_task(
     reveal: Reveal,
 ) -> Response<Answer> {
     let (respond, response) = oneshot::channel();
-    tokio::spawn(run_call(live, call, respond, stop));
+    tokio::spawn(async move {
+        live.open_calls.fetch_add(1, Ordering::Relaxed);
+        run_call(&live, call, respond, stop).await;
+        live.open_calls.fetch_sub(1, Ordering::Release);
+    });
     match response.await {
         Ok(response) => response,
         // The task panicked: a bug of ours, which must not look like an answer.
@@ -249,24 +247,24 @@ async fn in_its_own_task(
 }
 
 async fn run_call(
-    live: Arc<Live>,
+    live: &Live,
     mut call: Call,
     mut respond: oneshot::Sender<Response<Answer>>,
     mut stop: watch::Receiver<bool>,
 ) {
     if let Err(reject) = live.admit(&mut call.ticket) {
         let failure = reply::rejected(&reject, &call.public_name);
-        account::finish(&live, &call, Ending { status: failure.status.as_u16(), outcome: Outcome::Rejected });
+        account::finish(live, &call, Ending { status: failure.status.as_u16(), outcome: Outcome::Rejected });
         drop(respond.send(failure.to_response(&call.ticket.request_id, call.reveal)));
         return;
     }
     let dispatched = {
         let mut gone = std::pin::pin!(respond.closed());
-        dispatch::dispatch(&live, &mut call, &mut gone, &mut stop).await
+        dispatch::dispatch(live, &mut call, &mut gone, &mut stop).await
     };
-    let ending = conclude(&live, &mut call, dispatched, respond, &mut stop).await;
+    let ending = conclude(live, &mut call, dispatched, respond, &mut stop).await;
     live.settle(&mut call.ticket);
-    account::finish(&live, &call, ending);
+    account::finish(live, &call, ending);
 }
 
 async fn conclude(

@@ -22,7 +22,7 @@ use outrigger_gateway::{
 };
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 
 use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr};
@@ -81,6 +81,8 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
         requests: Some(Box::new(std::io::stdout())),
         decisions: args.decision_log.as_deref().map(append).transpose()?,
     };
+    // Before the ready line: whoever reads it may stop the gateway at once, and then expects it to drain.
+    let signals = Signals::new().map_err(|e| (Exit::Environment, format!("error: cannot wait for signals: {e}")))?;
     ready(&fleet, &data, &admin)?;
     let setup = Setup {
         loaded,
@@ -93,18 +95,18 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
         seed: seed(),
     };
     let running = outrigger_gateway::start(setup).map_err(|e| (Exit::Environment, format!("error: {e}")))?;
-    Ok(until_stopped(running).await)
+    Ok(until_stopped(running, signals).await)
 }
 
-async fn until_stopped(running: Running) -> Exit {
-    let interrupted = wait_for_signal().await;
+async fn until_stopped(running: Running, mut signals: Signals) -> Exit {
+    let interrupted = signals.next().await;
     eprintln!(
         "draining: no new connections; requests in flight may end within {:?}",
         running.live.snapshot().fleet.gateway.drain
     );
     let clean = tokio::select! {
         clean = running.stop(if interrupted { Duration::ZERO } else { NOTICE }) => clean,
-        _ = wait_for_signal() => false,
+        _ = signals.next() => false,
     };
     if !clean {
         eprintln!("stopped before every request had ended; those streams got an error event");
@@ -112,14 +114,32 @@ async fn until_stopped(running: Running) -> Exit {
     if interrupted { Exit::Interrupted } else { Exit::Yes }
 }
 
+/// SIGTERM and Ctrl-C, noticed from the moment that this is made.
+#[derive(Debug)]
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    /// `true` for Ctrl-C.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.term.recv() => false,
+            _ = self.int.recv() => true,
+        }
+    }
+}
+
 /// `true` for Ctrl-C.
 pub(super) async fn wait_for_signal() -> bool {
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => false,
-        _ = int.recv() => true,
+    match Signals::new() {
+        Ok(mut signals) => signals.next().await,
+        Err(_) => std::future::pending().await,
     }
 }
 

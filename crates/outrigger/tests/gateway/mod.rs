@@ -3,8 +3,13 @@
 //! Clients are plain sockets, because a client library would tidy up exactly what these tests send; a backend is a
 //! [`Recorder`] where the bytes that reach an engine matter, and a fake where an engine's behaviour does.
 
+mod admin;
 mod bad_input;
+mod drain;
+mod edits;
 mod http;
+mod keys;
+mod secrets;
 
 use std::{
     fs,

