@@ -21,6 +21,24 @@ pub(super) struct Target {
     json: bool,
 }
 
+/// What every temporary change has.
+#[derive(Debug, clap::Args)]
+struct Overlay {
+    /// How long, such as 30m or 2h.
+    #[arg(long = "for", default_value = "2h")]
+    time: String,
+    /// Why, for whoever looks next.
+    #[arg(long, default_value = "")]
+    why: String,
+}
+
+impl Overlay {
+    /// The body of a request that makes the change.
+    fn to_json(&self) -> Value {
+        json!({ "for": self.time, "why": self.why, "owner": owner() })
+    }
+}
+
 /// Show what the gateway sees and does.
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {
@@ -32,12 +50,8 @@ pub(super) struct Status {
 #[derive(Debug, clap::Args)]
 pub(super) struct Drain {
     backend: String,
-    /// How long, such as 30m or 2h.
-    #[arg(long = "for", default_value = "2h")]
-    time: String,
-    /// Why, for whoever looks next.
-    #[arg(long, default_value = "")]
-    why: String,
+    #[command(flatten)]
+    overlay: Overlay,
     #[command(flatten)]
     target: Target,
 }
@@ -60,12 +74,8 @@ pub(super) struct Weight {
     /// Which tier, from 1.
     #[arg(long, default_value_t = 1)]
     tier: u64,
-    /// How long, such as 30m or 2h.
-    #[arg(long = "for", default_value = "2h")]
-    time: String,
-    /// Why, for whoever looks next.
-    #[arg(long, default_value = "")]
-    why: String,
+    #[command(flatten)]
+    overlay: Overlay,
     #[command(flatten)]
     target: Target,
 }
@@ -82,7 +92,7 @@ pub(super) fn status(args: &Status) -> Exit {
 }
 
 pub(super) fn drain(args: &Drain) -> Exit {
-    let body = json!({ "for": args.time, "why": args.why, "owner": owner() });
+    let body = args.overlay.to_json();
     answer(&args.target, Method::POST, &format!("/api/v1/backends/{}/drain", args.backend), Some(&body), |v| {
         format!("{} gets no new requests {}\n", args.backend, until(v))
     })
@@ -109,7 +119,9 @@ pub(super) fn weight(args: &Weight) -> Exit {
             return Exit::Usage;
         }
     };
-    let body = json!({ "tier": args.tier, "weights": weights, "for": args.time, "why": args.why, "owner": owner() });
+    let mut body = args.overlay.to_json();
+    body["tier"] = json!(args.tier);
+    body["weights"] = Value::Object(weights);
     answer(&args.target, Method::PUT, &format!("/api/v1/models/{}/split", args.model), Some(&body), |v| {
         format!("tier {} of {} is split {} {}\n", args.tier, args.model, args.weights.join(" "), until(v))
     })

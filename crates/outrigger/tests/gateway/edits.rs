@@ -22,6 +22,8 @@ fn start(test: &str) -> (Recorder, Gateway) {
     (backend, gateway)
 }
 
+const STREAM: &str = r#"{"model":"llama","messages":[],"stream":true}"#;
+
 /// A stream as vLLM sends it, with a usage chunk at the end.
 fn events() -> Vec<String> {
     let chunk = |choices: Value, usage: Value| {
@@ -69,6 +71,30 @@ fn a_stream_is_asked_for_usage_and_nothing_else() {
         }
         assert_eq!(response.events(), expected, "{options}");
     }
+}
+
+/// vLLM says `[DONE]` after an abort and after an error too.
+#[test]
+fn done_without_a_finish_is_no_success() {
+    let (backend, gateway) = start("done_unfinished");
+    let mut unfinished = events();
+    unfinished.remove(2);
+    backend.answers(stream_of(&unfinished));
+    let response = gateway.send(&Request::post("/v1/chat/completions", STREAM));
+    let got = response.events();
+    assert!(!got.iter().any(|event| event == "[DONE]"), "{got:?}");
+    let last: Value = serde_json::from_str(got.last().expect("events")).expect("an error event");
+    assert_eq!(last["error"]["code"], "upstream_cut", "{got:?}");
+}
+
+/// Some servers forget the blank line after the last event.
+#[test]
+fn done_without_its_blank_line_is_still_the_end() {
+    let (backend, gateway) = start("done_unterminated");
+    let body: String = events().iter().map(|e| format!("data: {e}\n\n")).collect();
+    backend.answers(answer("200 OK", "text/event-stream", body.trim_end()));
+    let response = gateway.send(&Request::post("/v1/chat/completions", STREAM));
+    assert_eq!(response.events().last().map(String::as_str), Some("[DONE]"), "{}", response.text());
 }
 
 #[test]
