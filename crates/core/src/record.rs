@@ -59,6 +59,11 @@ impl Fault {
         matches!(self, Self::Dns | Self::Refused | Self::ConnectTimeout | Self::Tls | Self::Reset | Self::Abandoned)
     }
 
+    /// A death that was found out by waiting: requests went on to strand until then.
+    pub fn is_silent_death(self) -> bool {
+        matches!(self, Self::ConnectTimeout | Self::Abandoned)
+    }
+
     /// The word for logs, metrics and error bodies.
     pub fn as_str(self) -> &'static str {
         match self {

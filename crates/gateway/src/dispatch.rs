@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use outrigger_core::{
     cost,
-    fleet::{Fleet, Reveal},
+    fleet::{Fleet, Reveal, Timeouts},
     record::{AttemptRecord, End, Fault, TokensSource, Usage},
     route::{Attempt, Decision, Reject, RejectReason},
     units::{Bytes as ByteCount, Tokens},
@@ -94,8 +94,13 @@ pub async fn dispatch<'a>(
             Decision::Attempt(attempt) => attempt,
             Decision::Queue { .. } => {
                 call.ticket.history.waiting = true;
+                let deadline = call.arrived + timeouts(&decided.fleet, call).total;
                 tokio::select! {
                     () = live.headroom() => continue,
+                    () = sleep_until(deadline) => {
+                        live.left_queue(&mut call.ticket);
+                        return Dispatched::Failure(reply::upstream_failed(Fault::TotalTimeout, &call.public_name));
+                    }
                     () = &mut *gone => {
                         live.left_queue(&mut call.ticket);
                         return Dispatched::ClientGone;
@@ -187,18 +192,20 @@ fn failed_over<'a>(
 
 pub fn plan<'a>(live: &Live, call: &'a Call, source: &'a Source, body: &'a Bytes) -> Plan<'a> {
     let backend = source.fleet.backend(source.attempt.backend);
-    let model = source.fleet.model_by_name(&call.public_name);
-    let timeouts = model.map(|m| source.fleet.model(m).timeouts).unwrap_or_default();
     Plan {
         upstream: &source.upstream,
         backend,
-        timeouts: timeouts.overridden_by(&backend.timeouts),
+        timeouts: timeouts(&source.fleet, call).overridden_by(&backend.timeouts),
         head: &call.head,
         body,
         headers: &call.headers,
         public_name: (!source.attempt.substitute).then_some(call.public_name.as_str()),
         clock: live.clock,
     }
+}
+
+fn timeouts(fleet: &Fleet, call: &Call) -> Timeouts {
+    fleet.model_by_name(&call.public_name).map(|m| fleet.model(m).timeouts).unwrap_or_default()
 }
 
 /// Ends an attempt in the core and keeps its record.

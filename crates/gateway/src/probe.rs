@@ -29,8 +29,6 @@ const TICK: Duration = Duration::from_millis(25);
 const HEARD_EVERY: u32 = 4;
 /// Ticks between two rounds of closing idle connections and ending overlays.
 const HOUSEKEEPING_EVERY: u32 = 40;
-/// A probe that takes longer than this says "silent", whatever the deadline of real requests.
-const LONGEST: Duration = Duration::from_secs(5);
 const MAX_ANSWER: usize = 1 << 20;
 
 /// Marks a probe, so that a backend's operator can tell it from traffic.
@@ -72,7 +70,7 @@ fn housekeeping(live: &Live) {
 
 async fn probe(live: &Live, id: BackendId, fleet: &Fleet, upstream: &Upstream) -> Result<(), Fault> {
     let backend = fleet.backend(id);
-    let patience = live.with_state(|state| state.first_token_patience(id)).min(LONGEST);
+    let patience = live.with_state(|state| state.probe_patience(id, live.clock.now()));
     let connect = backend.timeouts.connect.unwrap_or(Duration::from_secs(1));
     let generation = async {
         match ask(backend, upstream, Endpoint::Chat, connect, live.clock).await {

@@ -92,6 +92,7 @@ impl State {
         }
         let gate = state.cooldown.gate(now);
         let ramp = state.live.ramp(now);
+        let is_returning = state.live.is_returning();
         let rate_limited = state.cooldown.is_rate_limit();
         if let (Some(price), Some(limit)) = (&backend.token_price, &fleet.cloud(backend.cloud).spend_limit) {
             let spend = &mut self.observed.clouds[backend.cloud.index()];
@@ -100,6 +101,7 @@ impl State {
             }
         }
         match gate {
+            Gate::Open if is_returning => Standing::Trial,
             Gate::Open => Standing::Contends(f64::from(weight) * ramp),
             Gate::Trial => Standing::Trial,
             Gate::Blocked { until } => Standing::Out(Verdict::CoolingDown { until, rate_limited }),

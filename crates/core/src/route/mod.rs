@@ -14,12 +14,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::why::{Candidate, Reason, Recorder, RejectReason, Verdict};
-use self::{eligible::Found, split::Contender};
+use self::{eligible::Found, retry::Payment, split::Contender};
 use crate::{
     Rng, cost,
     facts::{Facts, History},
     fleet::{BackendId, Fleet},
-    state::{AttemptId, State},
+    state::{AttemptId, State, health::PROBE_TIMEOUT},
     units::{NanoUsd, Nanos},
 };
 
@@ -118,8 +118,12 @@ impl State {
                     recorder.note(later as u8 + 1, share.backend, Verdict::NotReached);
                 }
             }
-            if !self.pay_for_retry(facts, history, now) {
-                return Some(Decision::Reject(Reject { why: RejectReason::RetryBudget, retry_after: None }));
+            match self.pay_for_retry(facts, history, tier, found, now) {
+                Payment::Settled => {}
+                Payment::AwaitProof => return Some(self.await_proof(facts, now)),
+                Payment::Refused => {
+                    return Some(Decision::Reject(Reject { why: RejectReason::RetryBudget, retry_after: None }));
+                }
             }
             let credits = &mut self.observed.models[facts.model.index()].tiers[t].credits;
             let index = match found {
@@ -132,10 +136,21 @@ impl State {
             let reason = reason(look, trial, history, t, self.scratch.len());
             let price = fleet.backend(backend).token_price;
             let reserved = price.map_or(NanoUsd::ZERO, |price| cost::reservation(&price, facts));
-            let id = self.book(backend, facts.stream, trial, now, reserved);
+            let id = self.book(backend, facts.stream, now, reserved);
             return Some(Decision::Attempt(Attempt { id, backend, tier: number, reason, substitute: tier.substitute }));
         }
         None
+    }
+
+    /// Waits for the probes that say whether the backends that are left are alive. They bound the wait, so that a
+    /// request which has stranded for longer than its patience still gets its failover.
+    fn await_proof(&mut self, facts: &Facts, now: Nanos) -> Decision {
+        let model = &mut self.observed.models[facts.model.index()];
+        if model.waiting >= MAX_WAITING {
+            return Decision::Reject(Reject { why: RejectReason::RetryBudget, retry_after: None });
+        }
+        model.waiting += 1;
+        Decision::Queue { until: (facts.arrived + facts.patience).max(now + PROBE_TIMEOUT) }
     }
 
     fn wait_or_reject(&mut self, facts: &Facts, history: &History, now: Nanos, obstacles: &Obstacles) -> Decision {

@@ -1,11 +1,22 @@
 //! Whether a request that has failed may be tried again.
 
-use super::{Reject, RejectReason};
+use super::{Reject, RejectReason, eligible::Found};
 use crate::{
     facts::{Facts, History, MAX_ATTEMPTS},
+    fleet::Tier,
+    record::Fault,
     state::{POISON_WINDOW, State},
     units::Nanos,
 };
+
+/// Whether a further attempt may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Payment {
+    Settled,
+    /// The budget is spent, and nobody knows whether what is left is alive: probes will say.
+    AwaitProof,
+    Refused,
+}
 
 impl State {
     /// A reason to stop, whatever the backends.
@@ -31,9 +42,45 @@ impl State {
     }
 
     /// The first failover after a dead connection is free; everything after that draws on the model's budget.
-    pub(super) fn pay_for_retry(&mut self, facts: &Facts, history: &History, now: Nanos) -> bool {
-        history.attempts() == 0
-            || history.next_is_free()
-            || self.observed.models[facts.model.index()].retries.withdraw(now)
+    ///
+    /// A silent death is different: until it was found out, requests went on to strand, and all of them come at once.
+    /// They are free only where the next backend is known to be alive, and count against the budget even so. Else a
+    /// budget's worth goes ahead, and the rest waits for the proof; in an outage of everything, that is the bound.
+    pub(super) fn pay_for_retry(
+        &mut self,
+        facts: &Facts,
+        history: &History,
+        tier: &Tier,
+        found: Found,
+        now: Nanos,
+    ) -> Payment {
+        if history.attempts() == 0 {
+            return Payment::Settled;
+        }
+        let retries = &mut self.observed.models[facts.model.index()].retries;
+        if !history.next_is_free() {
+            return if retries.withdraw(now) { Payment::Settled } else { Payment::Refused };
+        }
+        if !history.last_fault.is_some_and(Fault::is_silent_death) {
+            return Payment::Settled;
+        }
+        let backends = &self.observed.backends;
+        let is_alive = |index: usize| backends[tier.split[index].backend.index()].live.is_proven(now);
+        let proven = match found {
+            Found::Trial(index) => is_alive(index),
+            Found::Contenders => self.scratch.iter().any(|c| is_alive(c.index)),
+        };
+        if proven {
+            self.scratch.retain(|c| is_alive(c.index));
+            retries.charge(now);
+            return Payment::Settled;
+        }
+        if retries.withdraw(now) {
+            return Payment::Settled;
+        }
+        for c in &self.scratch {
+            self.observed.backends[tier.split[c.index].backend.index()].live.ask_for_proof(now);
+        }
+        if self.scratch.is_empty() { Payment::Refused } else { Payment::AwaitProof }
     }
 }

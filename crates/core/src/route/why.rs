@@ -23,7 +23,7 @@ pub enum Reason {
     Failover,
     /// The tiers before this one could not serve.
     Fallback,
-    /// Let through to see whether backpressure is over.
+    /// Let through first, to see whether backpressure or an outage is over.
     Trial,
     /// Soft evidence overridden, because nothing else could serve.
     Panic,

@@ -35,6 +35,13 @@ pub const SLOW_START: Duration = Duration::from_secs(30);
 pub const SLOW_START_FLOOR: f64 = 0.1;
 /// Never call a backend silent sooner than this.
 pub const MIN_SILENCE: Duration = Duration::from_secs(1);
+/// A probe that takes longer than this says "silent", whatever the deadline of real requests.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a probe may take beyond the configured deadline of a backend that has said nothing for that long already: with
+/// what it takes to notice and to act, such a backend is left within its deadline and a second.
+const LAST_CHANCE: Duration = Duration::from_millis(750);
+/// A backend that was heard within this time is known to be alive.
+pub const PROOF_OF_LIFE: Duration = Duration::from_secs(2);
 /// Silence is this many times the 99th percentile of the time to first token.
 const SILENCE_FACTOR: u32 = 3;
 
@@ -80,6 +87,11 @@ pub struct Liveness {
     probe: ProbeSlot,
     /// When a byte last came from it, as far as the caller has said.
     last_byte: Nanos,
+    /// Since when the silence lasts that made it suspect; meaningful while it is.
+    quiet_since: Nanos,
+    /// It came back and has had no request since: the next one is its own, so that it is not left out while traffic is
+    /// thin and its share small.
+    is_returning: bool,
     /// When it last answered a request, and when it last failed one with a 500: the poison rule.
     last_success: Option<Nanos>,
     last_server_error: Option<Nanos>,
@@ -119,6 +131,40 @@ impl Liveness {
         }
     }
 
+    /// Whether the next request should go to it, because it came back and has had none.
+    pub fn is_returning(&self) -> bool {
+        self.is_returning
+    }
+
+    /// A request is on its way to it.
+    pub fn given_a_request(&mut self) {
+        self.is_returning = false;
+    }
+
+    /// Whether it is known to be alive now.
+    pub fn is_proven(&self, now: Nanos) -> bool {
+        self.last_byte > Nanos::ZERO && now.since(self.last_byte) <= PROOF_OF_LIFE
+    }
+
+    /// Wants a probe, because a request depends on whether it is alive.
+    pub fn ask_for_proof(&mut self, now: Nanos) {
+        if self.probe.due.is_none() && !self.probe.running {
+            self.probe.due = Some(now);
+        }
+    }
+
+    /// How long a probe may take that begins now, where real requests may take `patience`. One that is asked after a
+    /// silence gets what is left of that, and a last chance.
+    pub fn probe_patience(&self, patience: Duration, now: Nanos) -> Duration {
+        let most = patience.min(PROBE_TIMEOUT);
+        match self.health {
+            Health::Suspect { why: Fault::Stalled | Fault::HeadersTimeout | Fault::FirstTokenTimeout, .. } => {
+                (self.quiet_since + patience + LAST_CHANCE).since(now).clamp(LAST_CHANCE, most.max(LAST_CHANCE))
+            }
+            _ => most,
+        }
+    }
+
     /// Content arrived, or a whole answer.
     pub fn committed(&mut self, now: Nanos) {
         self.faults_in_row = 0;
@@ -133,9 +179,10 @@ impl Liveness {
         self.cuts_in_row = 0;
     }
 
-    /// Folds one attempt's fault in. Refusals must not come here.
-    pub fn fault(&mut self, fault: Fault, now: Nanos, rng: &mut Rng) -> Option<Effect> {
+    /// Folds in the fault of an attempt that began at `started`. Refusals must not come here.
+    pub fn fault(&mut self, fault: Fault, started: Nanos, now: Nanos, rng: &mut Rng) -> Option<Effect> {
         let was_down = self.is_down();
+        let quiet_since = self.last_byte.max(started);
         match fault {
             Fault::Local | Fault::Abandoned | Fault::TotalTimeout | Fault::Overloaded { .. } => {}
             Fault::Refused | Fault::Tls | Fault::Auth | Fault::WrongModel => self.go_down(fault, now, rng),
@@ -143,11 +190,11 @@ impl Liveness {
             Fault::Cut | Fault::Stalled => {
                 self.cuts_in_row = self.cuts_in_row.saturating_add(1);
                 self.count(self.cuts_in_row, fault, now, rng);
-                self.suspect(fault, now);
+                self.suspect(fault, quiet_since, now);
             }
             Fault::Dns | Fault::Reset | Fault::HeadersTimeout | Fault::FirstTokenTimeout => {
                 self.consecutive(fault, now, rng);
-                self.suspect(fault, now);
+                self.suspect(fault, quiet_since, now);
             }
             Fault::Status(_) | Fault::BadBody => self.consecutive(fault, now, rng),
         }
@@ -186,7 +233,7 @@ impl Liveness {
         self.last_byte = self.last_byte.max(last_byte);
         let quiet_since = self.last_byte.max(busy_since);
         if now.since(quiet_since) >= silence(latency, patience) {
-            self.suspect(Fault::Stalled, now);
+            self.suspect(Fault::Stalled, quiet_since, now);
         }
     }
 
@@ -204,17 +251,19 @@ impl Liveness {
         self.probe.running = false;
         match (result, self.health) {
             (Ok(()), Health::Down { .. }) => self.come_back(now),
-            (Ok(()), _) => {
+            // Busy is not dead: it answered, if only to refuse.
+            (Ok(()), _)
+            | (Err(Fault::Overloaded { .. }), Health::Up | Health::Suspect { .. })
+            | (Err(Fault::Status(_) | Fault::BadBody), Health::Suspect { .. }) => {
                 self.health = Health::Up;
                 self.last_byte = self.last_byte.max(now);
             }
             // Our own trouble says nothing about the backend.
             (Err(Fault::Local), Health::Up) => {}
             (Err(Fault::Local), Health::Suspect { .. }) => self.schedule_probe(now, rng),
-            // Busy is not dead: it refused politely, or bytes came since we began to wonder.
-            (Err(Fault::Overloaded { .. }), Health::Up | Health::Suspect { .. }) => self.health = Health::Up,
+            // Bytes came since we began to wonder.
+            (Err(_), Health::Up) if self.is_proven(now) => {}
             (Err(_), Health::Suspect { since, .. }) if self.last_byte > since => self.health = Health::Up,
-            (Err(Fault::Status(_) | Fault::BadBody), Health::Suspect { .. }) => self.health = Health::Up,
             (Err(fault), before) => return self.probe_failed(fault, before, now, rng),
         }
         None
@@ -242,7 +291,7 @@ impl Liveness {
         if self.connect_timeouts >= CONNECT_TIMEOUTS_TO_OPEN {
             self.go_down(Fault::ConnectTimeout, now, rng);
         } else {
-            self.suspect(Fault::ConnectTimeout, now);
+            self.suspect(Fault::ConnectTimeout, self.last_byte, now);
         }
     }
 
@@ -271,9 +320,10 @@ impl Liveness {
         self.window = SuccessWindow::default();
     }
 
-    fn suspect(&mut self, why: Fault, now: Nanos) {
+    fn suspect(&mut self, why: Fault, quiet_since: Nanos, now: Nanos) {
         if self.health == Health::Up {
             self.health = Health::Suspect { since: now, why };
+            self.quiet_since = quiet_since;
             self.probe.due = Some(now);
         }
     }
@@ -290,7 +340,14 @@ impl Liveness {
     fn come_back(&mut self, now: Nanos) {
         let probe = self.probe;
         let keep = (self.ejections, self.last_success, self.last_server_error);
-        *self = Self { health: Health::Up, slow_start_since: Some(now), last_byte: now, probe, ..Self::default() };
+        *self = Self {
+            health: Health::Up,
+            slow_start_since: Some(now),
+            last_byte: now,
+            is_returning: true,
+            probe,
+            ..Self::default()
+        };
         (self.ejections, self.last_success, self.last_server_error) = keep;
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::view::View;
 use self::{
-    cooldown::Cooldown,
+    cooldown::{Cooldown, Gate},
     health::{Effect, Liveness},
     latency::Latency,
     retry_budget::RetryBudget,
@@ -269,14 +269,7 @@ impl State {
     }
 
     /// Books an attempt; the counterpart of [`Event::Ended`].
-    pub(crate) fn book(
-        &mut self,
-        backend: BackendId,
-        stream: bool,
-        trial: bool,
-        now: Nanos,
-        reserved: NanoUsd,
-    ) -> AttemptId {
+    pub(crate) fn book(&mut self, backend: BackendId, stream: bool, now: Nanos, reserved: NanoUsd) -> AttemptId {
         let state = &mut self.observed.backends[backend.index()];
         if stream {
             if state.streams == 0 {
@@ -287,9 +280,11 @@ impl State {
             state.others_busy_since = now;
         }
         state.in_flight += 1;
+        let trial = state.cooldown.gate(now) == Gate::Trial;
         if trial {
             state.cooldown.trial_started();
         }
+        state.live.given_a_request();
         self.observed.clouds[self.fleet.backend(backend).cloud.index()].reserve(reserved);
         self.observed.attempts.insert(InFlight { backend, stream, trial, committed: false, reserved, started: now })
     }
@@ -311,7 +306,7 @@ impl State {
     fn ended(&mut self, id: AttemptId, end: End, usage: &Usage, now: Nanos, rng: &mut Rng) -> Option<Effect> {
         let attempt = self.observed.attempts.remove(id)?;
         let backend = self.fleet.backend(attempt.backend);
-        let spent = cost::of_attempt(backend, usage).tokens;
+        let spent = if may_have_cost(end, usage) { attempt.reserved } else { cost::of_attempt(backend, usage).tokens };
         self.observed.clouds[backend.cloud.index()].settle(attempt.reserved, spent, now);
 
         let state = &mut self.observed.backends[attempt.backend.index()];
@@ -326,7 +321,7 @@ impl State {
                 state.cooldown.refused(status, retry_after, attempt.trial, now, rng);
                 return None;
             }
-            End::Failed(fault) => effect = state.live.fault(fault, now, rng),
+            End::Failed(fault) => effect = state.live.fault(fault, attempt.started, now, rng),
             End::ClientGone => {}
         }
         if attempt.trial && !attempt.committed {
@@ -348,6 +343,11 @@ impl State {
         } else if state.in_flight > 0 {
             state.live.heard(last_byte, state.others_busy_since, &state.answer, patience, now);
         }
+    }
+
+    /// How long a probe that begins now may take.
+    pub fn probe_patience(&self, id: BackendId, now: Nanos) -> Duration {
+        self.backend(id).live.probe_patience(self.first_token_patience(id), now)
     }
 
     /// The shortest time to first token that any model allows this backend.
@@ -375,6 +375,22 @@ impl State {
     pub fn key_in_flight(&self, key: KeyId) -> u32 {
         self.observed.keys[key.index()]
     }
+}
+
+/// Whether tokens were made that nobody counted: the caller left, or gave up, before the engine reported any.
+fn may_have_cost(end: End, usage: &Usage) -> bool {
+    let left = matches!(
+        end,
+        End::ClientGone
+            | End::Failed(
+                Fault::HeadersTimeout
+                    | Fault::FirstTokenTimeout
+                    | Fault::TotalTimeout
+                    | Fault::Abandoned
+                    | Fault::Reset
+            )
+    );
+    left && *usage == Usage::default()
 }
 
 impl ModelState {

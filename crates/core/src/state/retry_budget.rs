@@ -44,6 +44,12 @@ impl RetryBudget {
         allowed
     }
 
+    /// Books one retry that nobody may refuse.
+    pub fn charge(&mut self, now: Nanos) {
+        let i = self.advance(now);
+        self.retries[i] += 1;
+    }
+
     /// Whether a retry would be allowed.
     pub fn has_room(&mut self, now: Nanos) -> bool {
         self.advance(now);

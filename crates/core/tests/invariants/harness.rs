@@ -17,7 +17,6 @@ use outrigger_core::{
 use rand_core::{Rng as _, SeedableRng as _};
 
 const TICK: Duration = Duration::from_millis(100);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a backend answers every request.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -117,6 +116,8 @@ pub(crate) struct Sim {
     /// Most that each cloud had spent in its last hour and day, over all replicas, and the worst excess of any event.
     pub(crate) dearest: Vec<(NanoUsd, NanoUsd)>,
     pub(crate) waiting_peak: usize,
+    /// What is generated for a request that sets no bound.
+    pub(crate) unbounded_output: Tokens,
     engines: BTreeMap<String, Engine>,
     events: BTreeMap<(Nanos, u64), What>,
     made: u64,
@@ -142,6 +143,7 @@ impl Sim {
             now: Nanos::ZERO,
             replay_every: 0,
             waiting_peak: 0,
+            unbounded_output: Tokens(100),
             events: BTreeMap::new(),
             made: 0,
             decisions: 0,
@@ -369,7 +371,7 @@ impl Sim {
         let usage = match end {
             End::Ok | End::Failed(Fault::Cut | Fault::Stalled) => Usage {
                 prompt: call.facts.prompt_tokens,
-                output: call.facts.max_tokens.unwrap_or(Tokens(100)),
+                output: call.facts.max_tokens.unwrap_or(self.unbounded_output),
                 cached: Tokens(0),
                 source: TokensSource::Engine,
             },
@@ -425,12 +427,13 @@ impl Sim {
     }
 
     fn probe(&mut self, replica: usize, backend: BackendId) {
+        let patience = self.replicas[replica].state.probe_patience(backend, self.now);
         let backend = self.fleet.backend(backend).name.clone();
         let soon = Duration::from_millis(20);
         let (after, result) = match self.engines[&backend] {
             Engine::Serves { .. } | Engine::Cuts | Engine::Answers(400..=499) => (soon, Ok(())),
             Engine::Refuses => (soon, Err(Fault::Refused)),
-            Engine::Hangs => (PROBE_TIMEOUT, Err(Fault::FirstTokenTimeout)),
+            Engine::Hangs => (patience, Err(Fault::FirstTokenTimeout)),
             Engine::Unreachable => (Duration::from_secs(1), Err(Fault::ConnectTimeout)),
             Engine::Answers(status) => (soon, Err(Fault::Status(status))),
             Engine::Limits { status, retry_after } => (soon, Err(Fault::Overloaded { status, retry_after })),

@@ -2,10 +2,12 @@
 
 use outrigger_core::{
     Rng,
-    facts::Facts,
+    facts::{Facts, History},
     fleet::{CloudId, KeyId, SpendLimit},
-    route::RejectReason,
-    units::{NanoUsd, Nanos},
+    record::{End, Usage},
+    route::{Decision, RejectReason},
+    state::{Event, State},
+    units::{NanoUsd, Nanos, Tokens},
 };
 use rand_core::SeedableRng as _;
 
@@ -84,4 +86,40 @@ fn spend_that_has_left_the_hour_makes_room_again_and_no_hour_overruns() {
     assert!(priced.len() as f64 * 0.0015 > 1.9, "{}", priced.len());
     assert!(spent_in_last_hour(&mut sim) <= usd(1.0));
     assert_eq!(sim.dearest[CloudId(0).index()].0, NanoUsd::ZERO);
+}
+
+/// Requests without a bound are reserved at 1,024 tokens and answered with four times as many: what is spent beyond the
+/// limit is at most the excess of those that were in flight when it was reached.
+#[test]
+fn answers_longer_than_their_reservation_overrun_by_what_was_in_flight_at_most() {
+    const IN_FLIGHT: u32 = 5;
+    let limit = usd(4.0);
+    let mut fleet = with_hosted(fleet(&[&[1]]), SpendLimit { per_hour: Some(limit), per_day: None });
+    fleet.backends[1].max_in_flight = Some(IN_FLIGHT);
+    let mut sim = Sim::new(fleet, 1);
+    sim.unbounded_output = Tokens(4_096);
+    sim.engine(Nanos::ZERO, "b0", Engine::Refuses);
+    let facts = Facts { max_tokens: None, ..request(Nanos::ZERO) };
+    sim.traffic(facts, 20, Nanos::from_secs(1), Nanos::from_secs(1_800), &mut Rng::seed_from_u64(1));
+    sim.run(Nanos::from_secs(1_900));
+    sim.assert_idle();
+    let each = usd((200.0 * 2.5 + 4_096.0 * 10.0) / 1e6);
+    let spent = sim.dearest[HOSTED.index()].0;
+    assert!(spent > usd(3.9) && spent <= limit + NanoUsd(each.0 * i64::from(IN_FLIGHT)), "{spent}");
+}
+
+/// A client that leaves before the engine has said what it made costs its reservation, not nothing.
+#[test]
+fn a_hang_up_is_counted_at_its_reservation() {
+    let limit = SpendLimit { per_hour: Some(usd(4.0)), per_day: None };
+    let fleet = std::sync::Arc::new(with_hosted(fleet(&[]), limit));
+    let mut rng = Rng::seed_from_u64(1);
+    let mut state = State::new(fleet, Nanos::ZERO, &mut rng);
+    let decision = state.decide(&request(Nanos::ZERO), &History::default(), Nanos::ZERO, &mut rng, &mut ());
+    let Decision::Attempt(attempt) = decision else { panic!("{decision:?}") };
+    let reserved = state.spend(HOSTED, Nanos::ZERO).2;
+    let gone = Event::Ended { attempt: attempt.id, end: End::ClientGone, usage: Usage::default() };
+    state.observe(gone, Nanos::from_secs(1), &mut rng);
+    assert_eq!(state.spend(HOSTED, Nanos::from_secs(1)), (reserved, reserved, NanoUsd::ZERO));
+    assert!(reserved > NanoUsd::ZERO);
 }

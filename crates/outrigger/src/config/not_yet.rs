@@ -79,6 +79,27 @@ const TABLE: &[NotYet] = &[
         serve: Serve::Runs,
     },
     NotYet {
+        paths: &["keys.*.priority"],
+        is_meant: |node| node.text() != Some("normal"),
+        message: "priorities are not obeyed yet",
+        instead: "all keys wait in one line, and none is turned away before another",
+        serve: Serve::Runs,
+    },
+    NotYet {
+        paths: &["models.*.slo"],
+        is_meant: any,
+        message: "service level objectives are not obeyed yet",
+        instead: "they are kept and change nothing",
+        serve: Serve::Runs,
+    },
+    NotYet {
+        paths: &["backends.*.metrics"],
+        is_meant: |node| node.text() != Some("none"),
+        message: "the engine's own metrics are not read yet",
+        instead: "routing counts what it sends itself",
+        serve: Serve::Runs,
+    },
+    NotYet {
         paths: &["backends.*.engine_model"],
         is_meant: any,
         message: "engine models are not simulated yet",

@@ -11,17 +11,18 @@ use super::{
     until, wait,
 };
 
-fn check(what: &str, silence: impl FnOnce(&Engine), heal: impl FnOnce(&Engine)) {
+fn check(what: &str, rate: f64, silence: impl FnOnce(&Engine), heal: impl FnOnce(&Engine)) {
     let runtime = runtime();
     let (victim, other) = (Engine::start(50.0, 500.0), Engine::start(50.0, 500.0));
     let gateway = Gateway::before(&[&victim, &other]);
-    let load = gateway.load(&runtime, 40.0);
+    let load = gateway.load(&runtime, rate);
     wait(2.0);
     silence(&victim);
     // Left: no request is on it any more, and none goes there.
     let down = |name: &str| gateway.backend(name)["state"] == "down";
     let left = until(Duration::from_secs(15), || down("a") && gateway.backend("a")["in_flight"] == 0);
-    let limit = FIRST_TOKEN + Duration::from_secs(1);
+    // Silence begins for the gateway with the first request that meets it, at the latest.
+    let limit = FIRST_TOKEN + Duration::from_secs(1) + Duration::from_secs_f64(2.0 / rate);
     wait(if long() { 5.0 } else { 0.5 });
     // A stopped process cannot be asked; what it has read is counted once it goes on.
     heal(&victim);
@@ -35,7 +36,7 @@ fn check(what: &str, silence: impl FnOnce(&Engine), heal: impl FnOnce(&Engine)) 
     let left = left.expect("it is left");
     let back = Duration::from_nanos(answered().expect("it comes back into use").at_unix_ns - healed);
     report(
-        &format!("{what} of one backend"),
+        &format!("{what} of one backend at {rate} req/s"),
         &format!(
             "{} requests, {} failed, {} cut; left after {} ms (bar {} ms), back in use {} ms after it healed",
             seen.requests,
@@ -52,12 +53,19 @@ fn check(what: &str, silence: impl FnOnce(&Engine), heal: impl FnOnce(&Engine)) 
     gateway.assert_idle();
 }
 
+/// Many requests, each of which shows the silence, and so few that probes have to.
+const RATES: [f64; 2] = [40.0, 3.0];
+
 #[test]
 fn a_stopped_process_is_left_within_its_deadline() {
-    check("SIGSTOP", |e| e.signal(Signal::STOP), |e| e.signal(Signal::CONT));
+    for rate in RATES {
+        check("SIGSTOP", rate, |e| e.signal(Signal::STOP), |e| e.signal(Signal::CONT));
+    }
 }
 
 #[test]
 fn a_black_hole_is_left_within_its_deadline() {
-    check("blackhole", |e| e.broken_by(FaultKind::Blackhole), Engine::heal);
+    for rate in RATES {
+        check("blackhole", rate, |e| e.broken_by(FaultKind::Blackhole), Engine::heal);
+    }
 }
