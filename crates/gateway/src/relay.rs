@@ -13,7 +13,7 @@ use outrigger_core::{
 use outrigger_wire::{sse, stream};
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
@@ -30,6 +30,9 @@ pub const PIECES: usize = 8;
 /// How long to wait for the end of a body after `[DONE]`, so that its connection can be kept.
 const TAIL: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// How long a client that reads slowly has at least to take the event that says how its stream broke.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// How a stream ended, and what it said.
 #[derive(Debug)]
 pub struct Relayed {
@@ -42,17 +45,18 @@ pub async fn relay(
     stream: Streaming,
     to: mpsc::Sender<Bytes>,
     reveal: Reveal,
+    deadline: Instant,
     stop: &mut watch::Receiver<bool>,
 ) -> Relayed {
     let Streaming { lease, mut body, mut splitter, ready, mut seen, .. } = stream;
-    let mut end = if to.send(ready.into()).await.is_err() { Some(End::ClientGone) } else { None };
+    let mut end = if send(&to, ready.into(), deadline).await { None } else { Some(End::ClientGone) };
     let mut idle_until = Instant::now() + plan.timeouts.idle;
     while end.is_none() {
         let (out, ended, events) = drain(plan, &mut splitter, &mut seen);
         if events > 0 {
             idle_until = Instant::now() + plan.timeouts.idle;
         }
-        if !out.is_empty() && to.send(out).await.is_err() {
+        if !out.is_empty() && !send(&to, out, deadline).await {
             end = Some(End::ClientGone);
             break;
         }
@@ -63,6 +67,10 @@ pub async fn relay(
         let frame = tokio::select! {
             biased;
             frame = timeout_at(idle_until, body.frame()) => frame,
+            () = sleep_until(deadline) => {
+                end = Some(End::Failed(Fault::TotalTimeout));
+                break;
+            }
             () = to.closed() => {
                 end = Some(End::ClientGone);
                 break;
@@ -94,7 +102,8 @@ pub async fn relay(
     match end {
         End::Failed(fault) => {
             let name = plan.public_name.unwrap_or(&plan.backend.model);
-            drop(to.send(reply::upstream_failed(fault, name).to_event(reveal)).await);
+            send(&to, reply::upstream_failed(fault, name).to_event(reveal), deadline.max(Instant::now() + LAST_WORDS))
+                .await;
         }
         End::Ok => {
             drop(to);
@@ -103,6 +112,11 @@ pub async fn relay(
         End::ClientError(_) | End::ClientGone => {}
     }
     Relayed { end, seen }
+}
+
+/// Hands a piece on. A client that does not read until the request's time is over counts as gone.
+async fn send(to: &mpsc::Sender<Bytes>, piece: Bytes, deadline: Instant) -> bool {
+    timeout_at(deadline, to.send(piece)).await.is_ok_and(|sent| sent.is_ok())
 }
 
 /// Takes every complete event out of the splitter: the bytes for the client, and how the stream ended if it did.

@@ -306,7 +306,7 @@ async fn conclude(
             let relayed = {
                 let empty = bytes::Bytes::new();
                 let plan = dispatch::plan(live, call, &source, &empty);
-                relay::relay(&plan, stream, pieces, call.reveal, stop).await
+                relay::relay(&plan, stream, pieces, call.reveal, call.arrived + plan.timeouts.total, stop).await
             };
             let usage = dispatch::usage_of(call, relayed.seen.usage, relayed.seen.content_events);
             dispatch::close(call, &source, guard, relayed.end, usage, relayed.seen.bytes_in);

@@ -313,6 +313,9 @@ impl Liveness {
         if all < SUCCESS_MIN_REQUESTS || f64::from(ok) >= SUCCESS_MIN_RATE * f64::from(all) || self.is_ejected(now) {
             return;
         }
+        if now.since(self.ejected_until) > EJECTION_MAX {
+            self.ejections = 0;
+        }
         let time = EJECTION_BASE.saturating_mul(1 << self.ejections.min(5)).min(EJECTION_MAX);
         self.ejections = self.ejections.saturating_add(1);
         self.ejected_until = now + time;
