@@ -52,6 +52,8 @@ pub enum Event {
     Probed { backend: BackendId, result: Result<(), Fault> },
     /// When the last byte came from a backend. Reported now and then, never per token.
     Heard { backend: BackendId, last_byte: Nanos },
+    /// What the engine's own metrics said: requests running and waiting there, from whoever sent them.
+    Scraped { backend: BackendId, running: u32, waiting: u32 },
     /// A request gave up waiting for headroom.
     LeftQueue { model: ModelId },
 }
@@ -89,6 +91,18 @@ pub struct BackendState {
     /// Time to the whole answer of other requests.
     pub answer: Latency,
     pub drained: bool,
+    /// The last that the engine's own metrics said.
+    pub scrape: Option<Scrape>,
+}
+
+/// What an engine's metrics said, and what was known then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrape {
+    pub at: Nanos,
+    pub running: u32,
+    pub waiting: u32,
+    /// Own requests in flight at that moment.
+    pub in_flight: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -260,6 +274,10 @@ impl State {
                 return self.observed.backends[backend.index()].live.probed(result, now, rng);
             }
             Event::Heard { backend, last_byte } => self.heard(backend, last_byte, now),
+            Event::Scraped { backend, running, waiting } => {
+                let state = &mut self.observed.backends[backend.index()];
+                state.scrape = Some(Scrape { at: now, running, waiting, in_flight: state.in_flight });
+            }
             Event::LeftQueue { model } => {
                 let waiting = &mut self.observed.models[model.index()].waiting;
                 *waiting = waiting.saturating_sub(1);
