@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     facts::Facts,
-    fleet::{Backend, TokenPrice},
+    fleet::{Backend, BackendId, Fleet, PoolPrice, TokenPrice},
     record::Usage,
     units::{NanoUsd, Tokens},
 };
@@ -34,6 +34,27 @@ pub fn of_attempt(backend: &Backend, usage: &Usage) -> Cost {
     let tokens = backend.token_price.map_or(NanoUsd::ZERO, |price| of_tokens(&price, usage));
     Cost { tokens, ..Cost::default() }
 }
+
+/// What a request would add on a backend whose slots take `rate` requests a second together, where that is known.
+///
+/// Reserved capacity is paid for whether it is used or not, so that it costs nothing more. Capacity on demand costs its
+/// price by the hour, spread over what it can serve: without that, it would look as cheap as what is reserved.
+pub fn expected(fleet: &Fleet, id: BackendId, facts: &Facts, rate: Option<f64>) -> Cost {
+    let backend = fleet.backend(id);
+    let tokens = backend.token_price.map_or(NanoUsd::ZERO, |price| reservation(&price, facts));
+    let on_demand = backend.pool.map(|pool| &fleet.pools[pool.index()].price).and_then(|price| match price {
+        PoolPrice::OnDemand { usd_per_gpu_hour, .. } => Some(*usd_per_gpu_hour),
+        PoolPrice::Reserved { .. } => None,
+    });
+    let gpu = on_demand.map_or(NanoUsd::ZERO, |per_gpu| {
+        let per_second = per_gpu.0 as f64 * f64::from(backend.replicas * backend.gpus_per_replica) / 3_600.0;
+        NanoUsd((per_second / rate.unwrap_or(UNKNOWN_RATE)) as i64)
+    });
+    Cost { tokens, gpu, egress: NanoUsd::ZERO }
+}
+
+/// Requests a second of a backend that has not served enough to know: low, so that what is unknown is not called cheap.
+const UNKNOWN_RATE: f64 = 1.0;
 
 /// What to reserve for a request on a backend that is billed by the token.
 pub fn reservation(price: &TokenPrice, facts: &Facts) -> NanoUsd {

@@ -85,7 +85,9 @@ impl State {
             return Standing::Out(verdict);
         }
         let replicas = fleet.gateway.replicas.count();
-        if let Some(limit) = backend.max_in_flight.map(|all| (all / replicas).max(1))
+        let learned = state.load.learned_limit().map(|all| all.ceil() as u32);
+        let limit = [backend.max_in_flight, learned].into_iter().flatten().min();
+        if let Some(limit) = limit.map(|all| (all / replicas).max(1))
             && state.in_flight >= limit
         {
             return Standing::Out(Verdict::Saturated { in_flight: state.in_flight, limit });

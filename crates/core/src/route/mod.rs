@@ -5,6 +5,7 @@
 //! evidence is never overridden. A decision books what it hands out in the same call, so that the next one sees it.
 
 mod eligible;
+mod mode;
 mod retry;
 pub mod split;
 mod why;
@@ -18,7 +19,7 @@ use self::{eligible::Found, retry::Payment, split::Contender};
 use crate::{
     Rng, cost,
     facts::{Facts, History},
-    fleet::{BackendId, Fleet},
+    fleet::{BackendId, Fleet, Tier},
     state::{AttemptId, State, health::PROBE_TIMEOUT},
     units::{NanoUsd, Nanos},
 };
@@ -56,6 +57,21 @@ pub struct Reject {
     pub retry_after: Option<Duration>,
 }
 
+/// A tier that could serve, after a wait.
+#[derive(Clone, Copy, Debug)]
+struct Slow {
+    tier: usize,
+    wait: Duration,
+}
+
+/// How a tier was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Straight,
+    /// Past one that could have served later.
+    Spill,
+}
+
 /// Whether soft evidence counts in this look at the tiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
@@ -73,7 +89,7 @@ impl State {
         facts: &Facts,
         history: &History,
         now: Nanos,
-        _rng: &mut Rng,
+        rng: &mut Rng,
         recorder: &mut R,
     ) -> Decision {
         let fleet = self.fleet.clone();
@@ -89,7 +105,7 @@ impl State {
         let mut obstacles = Obstacles::default();
         for look in [Look::Normal, Look::Panic] {
             obstacles = Obstacles::default();
-            if let Some(attempt) = self.look(&fleet, facts, history, now, look, recorder, &mut obstacles) {
+            if let Some(attempt) = self.look(&fleet, facts, history, now, look, rng, recorder, &mut obstacles) {
                 return attempt;
             }
         }
@@ -97,6 +113,10 @@ impl State {
     }
 
     /// One pass over the tiers.
+    ///
+    /// A tier that can serve only after a wait is passed over for a later one that asks to be entered then; if none of
+    /// those can serve, the request goes to the slow one after all. A tier that is full is waited for, where the wait
+    /// is expected to be shorter than what a later tier asks.
     #[expect(clippy::too_many_arguments, reason = "the arguments of `decide`, plus what one pass adds")]
     fn look<R: Recorder>(
         &mut self,
@@ -105,41 +125,134 @@ impl State {
         history: &History,
         now: Nanos,
         look: Look,
+        rng: &mut Rng,
         recorder: &mut R,
         obstacles: &mut Obstacles,
     ) -> Option<Decision> {
         let tiers = &fleet.model(facts.model).tiers;
+        let mut slow: Option<Slow> = None;
         for (t, tier) in tiers.iter().enumerate() {
-            let number = t as u8 + 1;
-            let found = self.eligible_in(fleet, facts, history, now, look, t, recorder, obstacles);
-            let Some(found) = found else { continue };
-            for (later, tier) in tiers.iter().enumerate().skip(t + 1) {
-                for share in &tier.split {
-                    recorder.note(later as u8 + 1, share.backend, Verdict::NotReached);
-                }
+            if slow.is_some_and(|slow| tier.enter_when.is_none_or(|e| slow.wait <= e.wait_above)) {
+                continue;
             }
-            match self.pay_for_retry(facts, history, tier, found, now) {
-                Payment::Settled => {}
-                Payment::AwaitProof => return Some(self.await_proof(facts, now)),
-                Payment::Refused => {
-                    return Some(Decision::Reject(Reject { why: RejectReason::RetryBudget, retry_after: None }));
+            let before = *obstacles;
+            let Some(found) = self.eligible_in(fleet, facts, history, now, look, t, recorder, obstacles) else {
+                let is_full = obstacles.saturated && !before.saturated && slow.is_none();
+                if is_full && let Some(queue) = self.worth_waiting(fleet, facts, history, t, now) {
+                    return Some(queue);
                 }
-            }
-            let credits = &mut self.observed.models[facts.model.index()].tiers[t].credits;
-            let index = match found {
-                Found::Trial(index) => index,
-                Found::Contenders => split::choose(credits, &self.scratch)?,
+                continue;
             };
-            let backend = tier.split[index].backend;
-            recorder.note(number, backend, Verdict::Chosen);
-            let trial = matches!(found, Found::Trial(_));
-            let reason = reason(look, trial, history, t, self.scratch.len());
-            let price = fleet.backend(backend).token_price;
-            let reserved = price.map_or(NanoUsd::ZERO, |price| cost::reservation(&price, facts));
-            let id = self.book(backend, facts.stream, now, reserved);
-            return Some(Decision::Attempt(Attempt { id, backend, tier: number, reason, substitute: tier.substitute }));
+            let wait = self.shortest_wait(fleet, tier, found, now);
+            if slow.is_none() && tiers[t + 1..].iter().any(|t| t.enter_when.is_some_and(|e| wait > e.wait_above)) {
+                for c in &self.scratch {
+                    recorder.note(t as u8 + 1, tier.split[c.index].backend, Verdict::WouldWait { wait });
+                }
+                slow = Some(Slow { tier: t, wait });
+                continue;
+            }
+            let way = if slow.is_some() { Way::Spill } else { Way::Straight };
+            return self.attempt_in(fleet, facts, history, now, look, rng, recorder, t, found, way);
         }
-        None
+        let Slow { tier: t, .. } = slow?;
+        let found = self.eligible_in(fleet, facts, history, now, look, t, recorder, obstacles)?;
+        self.attempt_in(fleet, facts, history, now, look, rng, recorder, t, found, Way::Straight)
+    }
+
+    /// Chooses and books one of those that were found in tier `t`.
+    #[expect(clippy::too_many_arguments, reason = "the arguments of `look`, plus what was found")]
+    fn attempt_in<R: Recorder>(
+        &mut self,
+        fleet: &Fleet,
+        facts: &Facts,
+        history: &History,
+        now: Nanos,
+        look: Look,
+        rng: &mut Rng,
+        recorder: &mut R,
+        t: usize,
+        found: Found,
+        way: Way,
+    ) -> Option<Decision> {
+        let tiers = &fleet.model(facts.model).tiers;
+        let (tier, number) = (&tiers[t], t as u8 + 1);
+        for (later, tier) in tiers.iter().enumerate().skip(t + 1) {
+            for share in &tier.split {
+                recorder.note(later as u8 + 1, share.backend, Verdict::NotReached);
+            }
+        }
+        match self.pay_for_retry(facts, history, tier, found, now) {
+            Payment::Settled => {}
+            Payment::AwaitProof => return Some(self.await_proof(facts, now)),
+            Payment::Refused => {
+                return Some(Decision::Reject(Reject { why: RejectReason::RetryBudget, retry_after: None }));
+            }
+        }
+        let (index, chosen_by) = match found {
+            Found::Trial(index) => (index, Reason::Trial),
+            Found::Contenders => self.choose(fleet, facts, t, history.attempts() == 0, now, rng)?,
+        };
+        let backend = tier.split[index].backend;
+        recorder.note(number, backend, Verdict::Chosen);
+        let reason = match () {
+            () if look == Look::Panic => Reason::Panic,
+            () if matches!(found, Found::Trial(_)) => Reason::Trial,
+            () if way == Way::Spill => Reason::Spill,
+            () if t > 0 => Reason::Fallback,
+            () if history.attempts() > 0 => Reason::Failover,
+            () => chosen_by,
+        };
+        let price = fleet.backend(backend).token_price;
+        let reserved = price.map_or(NanoUsd::ZERO, |price| cost::reservation(&price, facts));
+        let id = self.book(backend, facts, now, reserved);
+        Some(Decision::Attempt(Attempt { id, backend, tier: number, reason, substitute: tier.substitute }))
+    }
+
+    /// What a request would wait in a tier at least.
+    fn shortest_wait(&self, fleet: &Fleet, tier: &Tier, found: Found, now: Nanos) -> Duration {
+        match found {
+            Found::Trial(_) => Duration::ZERO,
+            Found::Contenders => {
+                let wait = |c: &Contender| self.wait_at(fleet, tier.split[c.index].backend, now);
+                self.scratch.iter().map(wait).min().unwrap_or_default()
+            }
+        }
+    }
+
+    /// Whether to wait for a tier that is full, rather than enter a later one that may be entered only when the wait
+    /// would be long.
+    fn worth_waiting(
+        &mut self,
+        fleet: &Fleet,
+        facts: &Facts,
+        history: &History,
+        t: usize,
+        now: Nanos,
+    ) -> Option<Decision> {
+        let tiers = &fleet.model(facts.model).tiers;
+        let most = tiers[t + 1..].iter().find_map(|tier| tier.enter_when)?.wait_above;
+        let until = facts.arrived + most;
+        let waiting = self.observed.models[facts.model.index()].waiting;
+        // One who waits already has been promised its turn, until its time is over.
+        let is_soon = history.waiting || self.wait_in_line(fleet, &tiers[t], waiting).is_some_and(|wait| wait <= most);
+        if now >= until || !is_soon || waiting >= MAX_WAITING {
+            return None;
+        }
+        self.observed.models[facts.model.index()].waiting += 1;
+        Some(Decision::Queue { until })
+    }
+
+    /// What the last of `waiting` and one more requests would wait here for a place in a tier that is full.
+    fn wait_in_line(&self, fleet: &Fleet, tier: &Tier, waiting: u32) -> Option<Duration> {
+        let replicas = f64::from(fleet.gateway.replicas.count());
+        let rate: f64 = (tier.split.iter())
+            .filter_map(|share| {
+                let slots = self.slots_of(fleet, share.backend)? / replicas;
+                let hold = self.backend(share.backend).load.hold()?;
+                Some(slots / hold.as_secs_f64().max(1e-6))
+            })
+            .sum();
+        (rate > 0.0).then(|| Duration::from_secs_f64((f64::from(waiting + 1) / rate).min(1e6)))
     }
 
     /// Waits for the probes that say whether the backends that are left are alive. They bound the wait, so that a
@@ -162,17 +275,6 @@ impl State {
             return Decision::Queue { until };
         }
         Decision::Reject(Reject { why: obstacles.why(history), retry_after: obstacles.retry_after(now) })
-    }
-}
-
-fn reason(look: Look, trial: bool, history: &History, tier: usize, contenders: usize) -> Reason {
-    match () {
-        () if look == Look::Panic => Reason::Panic,
-        () if trial => Reason::Trial,
-        () if tier > 0 => Reason::Fallback,
-        () if history.attempts() > 0 => Reason::Failover,
-        () if contenders == 1 => Reason::OnlyOne,
-        () => Reason::Weight,
     }
 }
 

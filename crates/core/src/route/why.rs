@@ -3,6 +3,8 @@
 //! Noting reasons goes through a generic [`Recorder`]; the unit type records nothing, so that a simulation of millions
 //! of requests pays nothing for it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -17,6 +19,14 @@ use crate::{
 pub enum Reason {
     /// Its turn by weight.
     Weight,
+    /// The better of two, by what a first token would take.
+    Latency,
+    /// The least marginal cost.
+    Cheapest,
+    /// Preferred by the request's session, user or prefix.
+    Affinity,
+    /// The tiers before this one would make it wait for longer than `enter_when` allows.
+    Spill,
     /// The only one of its tier that could serve.
     OnlyOne,
     /// Its turn among those left after another attempt failed.
@@ -33,6 +43,10 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Weight => "weight",
+            Self::Latency => "latency",
+            Self::Cheapest => "cheapest",
+            Self::Affinity => "affinity",
+            Self::Spill => "spill",
             Self::OnlyOne => "only_one",
             Self::Failover => "failover",
             Self::Fallback => "fallback",
@@ -51,6 +65,10 @@ pub enum Verdict {
     NotItsTurn,
     /// In a tier that was not needed.
     NotReached,
+    /// Could serve, after a wait that a later tier spares.
+    WouldWait {
+        wait: Duration,
+    },
     AlreadyTried,
     Drained,
     ZeroWeight,
@@ -84,6 +102,7 @@ impl Verdict {
             Self::Chosen => "chosen",
             Self::NotItsTurn => "not_its_turn",
             Self::NotReached => "not_reached",
+            Self::WouldWait { .. } => "would_wait",
             Self::AlreadyTried => "already_tried",
             Self::Drained => "drained",
             Self::ZeroWeight => "zero_weight",

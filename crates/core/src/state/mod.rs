@@ -7,6 +7,7 @@
 pub mod cooldown;
 pub mod health;
 pub mod latency;
+pub mod load;
 pub mod retry_budget;
 pub mod spend;
 mod view;
@@ -20,16 +21,17 @@ use self::{
     cooldown::{Cooldown, Gate},
     health::{Effect, Liveness},
     latency::Latency,
+    load::{FirstToken, Load, Scrape},
     retry_budget::RetryBudget,
     spend::Spend,
 };
 use crate::{
     Rng, cost,
-    facts::Moved,
+    facts::{Facts, Moved},
     fleet::{BackendId, CloudId, Fleet, KeyId, Model, ModelId, Share, Tier},
     record::{End, Fault, Usage},
     route::split::{self, Contender},
-    units::{NanoUsd, Nanos},
+    units::{NanoUsd, Nanos, Tokens},
 };
 
 /// A request that got a 500 from two backends is poison only if one of them answered another within this time.
@@ -91,18 +93,7 @@ pub struct BackendState {
     /// Time to the whole answer of other requests.
     pub answer: Latency,
     pub drained: bool,
-    /// The last that the engine's own metrics said.
-    pub scrape: Option<Scrape>,
-}
-
-/// What an engine's metrics said, and what was known then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scrape {
-    pub at: Nanos,
-    pub running: u32,
-    pub waiting: u32,
-    /// Own requests in flight at that moment.
-    pub in_flight: u32,
+    pub load: Load,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -129,6 +120,13 @@ pub(crate) struct InFlight {
     committed: bool,
     reserved: NanoUsd,
     started: Nanos,
+    /// Absent once a reload has removed it.
+    model: Option<ModelId>,
+    prompt: Tokens,
+    /// Estimated requests on the backend when this one was sent.
+    behind: f64,
+    /// Time to first token, once it is known.
+    ttft: Option<Duration>,
 }
 
 impl State {
@@ -173,7 +171,8 @@ impl State {
         let places: Vec<_> = (0..from.backends.len()).map(|i| moved.backend(BackendId(i as u16))).collect();
         self.release_reservations(&places, now);
         next.observed.attempts = self.observed.attempts;
-        next.observed.attempts.rename(&places);
+        let models: Vec<_> = (0..from.models.len()).map(|i| moved.model(ModelId(i as u16))).collect();
+        next.observed.attempts.rename(&places, &models);
         for (old, place) in self.observed.backends.into_iter().zip(places) {
             if let Some(new) = place {
                 next.observed.backends[new.index()] = BackendState { drained: false, ..old };
@@ -271,12 +270,19 @@ impl State {
             Event::Committed { attempt } => self.committed(attempt, now),
             Event::Ended { attempt, end, usage } => return self.ended(attempt, end, &usage, now, rng),
             Event::Probed { backend, result } => {
-                return self.observed.backends[backend.index()].live.probed(result, now, rng);
+                let state = &mut self.observed.backends[backend.index()];
+                let was_down = state.live.is_down();
+                let effect = state.live.probed(result, now, rng);
+                if was_down && !state.live.is_down() {
+                    state.load.forget();
+                }
+                return effect;
             }
             Event::Heard { backend, last_byte } => self.heard(backend, last_byte, now),
             Event::Scraped { backend, running, waiting } => {
                 let state = &mut self.observed.backends[backend.index()];
-                state.scrape = Some(Scrape { at: now, running, waiting, in_flight: state.in_flight });
+                let scrape = Scrape { at: now, running, waiting, in_flight: state.in_flight };
+                state.load.scraped(scrape, self.fleet.gateway.replicas.count());
             }
             Event::LeftQueue { model } => {
                 let waiting = &mut self.observed.models[model.index()].waiting;
@@ -287,8 +293,11 @@ impl State {
     }
 
     /// Books an attempt; the counterpart of [`Event::Ended`].
-    pub(crate) fn book(&mut self, backend: BackendId, stream: bool, now: Nanos, reserved: NanoUsd) -> AttemptId {
+    pub(crate) fn book(&mut self, backend: BackendId, facts: &Facts, now: Nanos, reserved: NanoUsd) -> AttemptId {
+        let stream = facts.stream;
+        let replicas = self.fleet.gateway.replicas.count();
         let state = &mut self.observed.backends[backend.index()];
+        let behind = state.load.requests(state.in_flight, replicas, now);
         if stream {
             if state.streams == 0 {
                 state.streams_busy_since = now;
@@ -304,7 +313,19 @@ impl State {
         }
         state.live.given_a_request();
         self.observed.clouds[self.fleet.backend(backend).cloud.index()].reserve(reserved);
-        self.observed.attempts.insert(InFlight { backend, stream, trial, committed: false, reserved, started: now })
+        let (model, prompt) = (Some(facts.model), facts.prompt_tokens);
+        self.observed.attempts.insert(InFlight {
+            backend,
+            stream,
+            trial,
+            committed: false,
+            reserved,
+            started: now,
+            model,
+            prompt,
+            behind,
+            ttft: None,
+        })
     }
 
     fn committed(&mut self, id: AttemptId, now: Nanos) {
@@ -313,7 +334,11 @@ impl State {
         let state = &mut self.observed.backends[attempt.backend.index()];
         let took = now.since(attempt.started);
         if attempt.stream {
+            attempt.ttft = Some(took);
             state.ttft.record(took, now);
+            let objective = attempt.model.and_then(|m| self.fleet.model(m).slo.ttft_p95);
+            let (prompt, behind) = (attempt.prompt, attempt.behind);
+            state.load.first_token(&FirstToken { took, prompt, behind, objective }, now);
         } else {
             state.answer.record(took, now);
         }
@@ -332,14 +357,23 @@ impl State {
         state.streams -= u32::from(attempt.stream);
         let mut effect = None;
         match end {
-            End::Ok => state.live.completed(),
+            End::Ok => {
+                state.live.completed();
+                state.load.served(now.since(attempt.started), attempt.ttft, attempt.prompt);
+            }
             // It answered, so it is alive and not refusing; whether it can serve is not known from this.
             End::ClientError(_) => state.cooldown.answered(attempt.trial, now),
             End::Failed(Fault::Overloaded { status, retry_after }) => {
+                state.load.failed(now);
                 state.cooldown.refused(status, retry_after, attempt.trial, now, rng);
                 return None;
             }
-            End::Failed(fault) => effect = state.live.fault(fault, attempt.started, now, rng),
+            End::Failed(fault) => {
+                if !attempt.committed {
+                    state.load.failed(now);
+                }
+                effect = state.live.fault(fault, attempt.started, now, rng);
+            }
             End::ClientGone => {}
         }
         if attempt.trial && !attempt.committed {
@@ -463,11 +497,12 @@ impl Attempts {
     }
 
     /// Follows backends to their new places; attempts on those that are gone end without a trace.
-    fn rename(&mut self, moved: &[Option<BackendId>]) {
+    fn rename(&mut self, moved: &[Option<BackendId>], models: &[Option<ModelId>]) {
         for index in 0..self.slots.len() {
             let Some(attempt) = &mut self.slots[index].1 else { continue };
             if let Some(new) = moved[attempt.backend.index()] {
                 attempt.backend = new;
+                attempt.model = attempt.model.and_then(|m| models[m.index()]);
             } else {
                 self.slots[index] = (self.slots[index].0.wrapping_add(1), None);
                 self.free.push(index as u32);
