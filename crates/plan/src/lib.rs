@@ -2,4 +2,5 @@
 //!
 //! Pure: readers take `impl BufRead`, everything returns values. Files, threads, clocks and HTML belong to the binary.
 
+pub mod sim;
 pub mod trace;

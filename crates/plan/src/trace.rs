@@ -16,3 +16,13 @@ pub struct Arrival {
     /// Whether the answer streams.
     pub stream: bool,
 }
+
+/// What is wrong with a trace, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("row {row}: {message}")]
+pub struct TraceFault {
+    pub row: u64,
+    pub column: Option<String>,
+    pub message: String,
+    pub help: String,
+}

@@ -85,11 +85,8 @@ impl State {
             return Standing::Out(verdict);
         }
         let replicas = fleet.gateway.replicas.count();
-        let learned = state.load.learned_limit().map(|all| all.ceil() as u32);
-        let limit = [backend.max_in_flight, learned].into_iter().flatten().min();
-        if let Some(limit) = limit.map(|all| (all / replicas).max(1))
-            && state.in_flight >= limit
-        {
+        let limit = self.own_limit(fleet, facts, id);
+        if state.in_flight >= limit {
             return Standing::Out(Verdict::Saturated { in_flight: state.in_flight, limit });
         }
         let gate = state.cooldown.gate(now);

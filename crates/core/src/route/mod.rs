@@ -197,7 +197,7 @@ impl State {
         let reason = match () {
             () if look == Look::Panic => Reason::Panic,
             () if matches!(found, Found::Trial(_)) => Reason::Trial,
-            () if way == Way::Spill => Reason::Spill,
+            () if way == Way::Spill || (tier.enter_when.is_some() && self.is_full(fleet, facts, t)) => Reason::Spill,
             () if t > 0 => Reason::Fallback,
             () if history.attempts() > 0 => Reason::Failover,
             () => chosen_by,
@@ -206,6 +206,24 @@ impl State {
         let reserved = price.map_or(NanoUsd::ZERO, |price| cost::reservation(&price, facts));
         let id = self.book(backend, facts, now, reserved);
         Some(Decision::Attempt(Attempt { id, backend, tier: number, reason, substitute: tier.substitute }))
+    }
+
+    /// Whether a tier before this one is full, rather than out of use.
+    fn is_full(&self, fleet: &Fleet, facts: &Facts, t: usize) -> bool {
+        let before = fleet.model(facts.model).tiers[..t].iter().flat_map(|tier| &tier.split);
+        before.into_iter().any(|share| {
+            let state = self.backend(share.backend);
+            !state.live.is_down() && !state.drained && state.in_flight >= self.own_limit(fleet, facts, share.backend)
+        })
+    }
+
+    /// Requests that this replica may have in flight on a backend: its part of the configured or learned limit. What
+    /// is learned does not bind a model that spills: there a queue that grows sends requests elsewhere.
+    fn own_limit(&self, fleet: &Fleet, facts: &Facts, id: BackendId) -> u32 {
+        let spills = fleet.model(facts.model).tiers.iter().any(|tier| tier.enter_when.is_some());
+        let learned = self.backend(id).load.learned_limit().filter(|_| !spills).map(|all| all.ceil() as u32);
+        let limit = [fleet.backend(id).max_in_flight, learned].into_iter().flatten().min();
+        limit.map_or(u32::MAX, |all| (all / fleet.gateway.replicas.count()).max(1))
     }
 
     /// What a request would wait in a tier at least.

@@ -102,25 +102,26 @@ impl State {
             return Some(self.scratch[first].index);
         }
         let other = (first + 1 + below(n - 1, rng)?) % n as usize;
-        let score = |i: usize| self.score(fleet, tier.split[self.scratch[i].index].backend, now);
-        let better = if score(other) < score(first) { other } else { first };
+        let id = |i: usize| tier.split[self.scratch[i].index].backend;
+        // Load is comparable as it is, or by the slot; not one with the other.
+        let slots = |i: usize| self.slots_of(fleet, id(i));
+        let by_slot = slots(first).zip(slots(other));
+        let (a, b) = by_slot.unwrap_or((1.0, 1.0));
+        let better =
+            if self.score(fleet, id(other), b, now) < self.score(fleet, id(first), a, now) { other } else { first };
         Some(self.scratch[better].index)
     }
 
-    /// How long the next request would take to its first token, in seconds up to a common factor: the load per slot,
-    /// times what first tokens take now. Failures count as load, so that what fails at once does not look idle.
-    fn score(&self, fleet: &Fleet, id: BackendId, now: Nanos) -> f64 {
+    /// What orders two backends: requests for each slot, and the time to first token as it is now.
+    ///
+    /// Failures count as requests, so that what fails at once does not look idle.
+    fn score(&self, fleet: &Fleet, id: BackendId, slots: f64, now: Nanos) -> f64 {
         let state = self.backend(id);
         let replicas = fleet.gateway.replicas.count();
         let requests = state.load.requests_and_ghosts(state.in_flight, replicas, now) + 1.0;
-        let slots = self.slots_of(fleet, id);
-        let wait = state.load.wait(requests - 1.0, slots).as_secs_f64();
         let hold = state.load.hold().map_or(1.0, |h| h.as_secs_f64());
         let recent = state.load.expected_ttft(now).as_secs_f64();
-        match slots {
-            Some(slots) => wait + requests / slots * hold * LOAD_SHARE + recent * RECENT_SHARE,
-            None => requests * (hold * LOAD_SHARE + recent),
-        }
+        requests / slots * (hold * HOLD_SHARE + recent)
     }
 
     /// Leaves the contenders that cost least among those that would serve soon.
@@ -161,14 +162,15 @@ impl State {
 
     /// What the next request would wait at a backend.
     pub fn wait_at(&self, fleet: &Fleet, id: BackendId, now: Nanos) -> Duration {
-        self.backend(id).load.wait(self.requests_at(fleet, id, now), self.slots_of(fleet, id))
+        let state = self.backend(id);
+        let (configured, replicas) = (fleet.backend(id).max_in_flight, fleet.gateway.replicas.count());
+        state.load.expected_wait(state.in_flight, configured, replicas, now)
     }
 }
 
-/// How much of the time that a request holds a slot one more request on the backend counts.
-const LOAD_SHARE: f64 = 0.1;
-/// How much of the recent time to first token counts where the wait itself can be predicted.
-const RECENT_SHARE: f64 = 0.1;
+/// How much of the time that a request holds a slot counts beside the time to first token: what a queue is to the
+/// next request shows in both, and the count is the fresher of the two.
+const HOLD_SHARE: f64 = 1.0;
 
 /// A uniform number below `n`; `None` for none.
 fn below(n: u32, rng: &mut Rng) -> Option<usize> {

@@ -38,6 +38,8 @@ const DEEPEST_CUT: f64 = 0.7;
 /// Of the limit that must be in use before it grows, and below which it is not cut: there the queue is not its doing.
 const IN_USE: f64 = 0.9;
 const IDLE: f64 = 0.5;
+/// A first token older than this says nothing about the queue.
+const EVIDENCE: Duration = Duration::from_secs(5);
 /// A prompt counts as this much longer, so that short ones do not set an impossible pace.
 const PROMPT_OFFSET: f64 = 50.0;
 
@@ -60,6 +62,7 @@ pub struct Load {
     /// Requests that failed fast, for as long as they would have held a slot: else what fails looks idle.
     ghosts: Decaying,
     learned: LearnedLimit,
+    line: Line,
     /// Requests that the engine was seen running while others waited.
     slots_seen: Option<f64>,
     scrape: Option<Scrape>,
@@ -68,6 +71,7 @@ pub struct Load {
 /// A request whose first token came: what the limit is learned from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FirstToken {
+    pub(super) started: Nanos,
     pub(super) took: Duration,
     pub(super) prompt: Tokens,
     /// Estimated requests on the backend when it was sent.
@@ -109,6 +113,19 @@ impl Load {
         self.learned.limit
     }
 
+    /// What the next request would wait.
+    ///
+    /// Where one gateway sends everything and the slots are known, counting is exact. Else the first tokens that came,
+    /// or did not come yet, say more: the engine's queue is shared by all gateways, and each of their requests measures
+    /// it. A replica's own count times their number would call a backend full by chance.
+    pub fn expected_wait(&self, own: u32, configured: Option<u32>, replicas: u32, now: Nanos) -> Duration {
+        let counted = || self.wait(self.requests(own, replicas, now), self.slots(configured));
+        if replicas == 1 && configured.is_some() {
+            return counted();
+        }
+        self.line.wait(now).unwrap_or_else(counted)
+    }
+
     /// What a request would wait behind `requests` others, where `slots` are known.
     pub fn wait(&self, requests: f64, slots: Option<f64>) -> Duration {
         let (Some(slots), Some(hold)) = (slots, self.hold) else { return Duration::ZERO };
@@ -144,12 +161,25 @@ impl Load {
         }
     }
 
+    /// A request whose first token can be seen is on its way.
+    pub(super) fn sent(&mut self, now: Nanos) {
+        self.line.sent(now);
+    }
+
+    /// One of those has ended without a first token.
+    pub(super) fn left(&mut self) {
+        self.line.unanswered = self.line.unanswered.saturating_sub(1);
+    }
+
     pub(super) fn first_token(&mut self, token: &FirstToken, now: Nanos) {
         self.ttft.record(token.took.as_secs_f64(), now);
         if let Some(objective) = token.objective {
             let hold = self.hold;
             self.learned.record(token, objective, hold, now);
         }
+        self.learned.pace_of(token);
+        let excess = self.learned.excess(token.took, token.prompt);
+        self.line.answered(token.started, token.took.as_secs_f64(), excess, now);
     }
 
     /// A request ended as it should, `excess` after it might have begun.
@@ -166,11 +196,72 @@ impl Load {
 
     /// It came back: what it was is no guide to what it is.
     pub(super) fn forget(&mut self) {
-        *self = Self { hold: self.hold, ..Self::default() };
+        let line = Line { unanswered: self.line.unanswered, ..Line::default() };
+        *self = Self { hold: self.hold, line, ..Self::default() };
     }
 
     fn hold_time(&self) -> f64 {
         self.hold.unwrap_or(1.0)
+    }
+}
+
+/// The engine's queue, as own requests measure it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Line {
+    /// Own requests without a first token yet.
+    unanswered: u32,
+    /// When the one was sent whose first token came last, and when the newest was sent.
+    answered_start: Nanos,
+    newest_start: Nanos,
+    /// Seconds that the last first token was later than an idle backend's, and when it came.
+    excess: f64,
+    at: Nanos,
+    /// Seconds to a first token on an idle backend, as for the last.
+    idle: f64,
+    /// Seconds between two first tokens while more were waited for.
+    gap: Option<f64>,
+}
+
+/// Weight of one sample in the mean time between first tokens.
+const GAP_GAIN: f64 = 1.0 / 16.0;
+
+impl Line {
+    fn sent(&mut self, now: Nanos) {
+        if self.unanswered == 0 {
+            self.answered_start = now;
+        }
+        self.unanswered += 1;
+        self.newest_start = now;
+    }
+
+    fn answered(&mut self, started: Nanos, took: f64, excess: f64, now: Nanos) {
+        self.unanswered = self.unanswered.saturating_sub(1);
+        // The first of a busy time follows an idle one and says nothing about the pace.
+        if self.unanswered > 0 && started < self.at {
+            let sample = now.since(self.at).as_secs_f64();
+            self.gap = Some(self.gap.map_or(sample, |gap| gap + (sample - gap) * GAP_GAIN));
+        }
+        self.idle = took - excess;
+        self.answered_start = self.answered_start.max(started);
+        (self.excess, self.at) = (excess, now);
+    }
+
+    /// `None` when there is no evidence that is fresh enough.
+    ///
+    /// What was measured drains by a second each second, so that a backend which is spared for its queue is tried again
+    /// when that may be gone. Those without a first token yet have waited already: the oldest of them, taken as evenly
+    /// spread between the last that got one and the newest. And
+    /// each of them takes its turn: their number times the time between two first tokens.
+    fn wait(&self, now: Nanos) -> Option<Duration> {
+        let age = now.since(self.at);
+        if self.unanswered == 0 && age > EVIDENCE {
+            return None;
+        }
+        let measured = Duration::from_secs_f64(self.excess.clamp(0.0, 1e6)).saturating_sub(age);
+        let pending = self.newest_start.since(self.answered_start) / (self.unanswered + 1);
+        let oldest = if self.unanswered > 1 { now.since(self.answered_start + pending) } else { Duration::ZERO };
+        let position = self.gap.map_or(0.0, |gap| f64::from(self.unanswered) * gap - self.idle);
+        Some(measured.max(oldest).max(Duration::from_secs_f64(position.clamp(0.0, 1e6))))
     }
 }
 
@@ -244,9 +335,13 @@ impl LearnedLimit {
         (ttft.as_secs_f64() - idle).max(0.0)
     }
 
-    fn record(&mut self, token: &FirstToken, objective: Duration, hold: Option<f64>, now: Nanos) {
+    fn pace_of(&mut self, token: &FirstToken) {
         let pace = token.took.as_secs_f64() / length(token.prompt);
         self.pace = Some(self.pace.map_or(pace, |best| best.min(pace)));
+    }
+
+    fn record(&mut self, token: &FirstToken, objective: Duration, hold: Option<f64>, now: Nanos) {
+        self.pace_of(token);
         let excess = self.excess(token.took, token.prompt);
         self.samples += 1;
         self.late += u32::from(excess > objective.as_secs_f64() / 2.0);

@@ -312,6 +312,9 @@ impl State {
             state.cooldown.trial_started();
         }
         state.live.given_a_request();
+        if stream {
+            state.load.sent(now);
+        }
         self.observed.clouds[self.fleet.backend(backend).cloud.index()].reserve(reserved);
         let (model, prompt) = (Some(facts.model), facts.prompt_tokens);
         self.observed.attempts.insert(InFlight {
@@ -338,7 +341,7 @@ impl State {
             state.ttft.record(took, now);
             let objective = attempt.model.and_then(|m| self.fleet.model(m).slo.ttft_p95);
             let (prompt, behind) = (attempt.prompt, attempt.behind);
-            state.load.first_token(&FirstToken { took, prompt, behind, objective }, now);
+            state.load.first_token(&FirstToken { started: attempt.started, took, prompt, behind, objective }, now);
         } else {
             state.answer.record(took, now);
         }
@@ -355,6 +358,9 @@ impl State {
         let state = &mut self.observed.backends[attempt.backend.index()];
         state.in_flight -= 1;
         state.streams -= u32::from(attempt.stream);
+        if attempt.stream && attempt.ttft.is_none() {
+            state.load.left();
+        }
         let mut effect = None;
         match end {
             End::Ok => {
