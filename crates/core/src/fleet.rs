@@ -93,6 +93,8 @@ pub struct Gateway {
     /// The provider whose egress prices apply to bytes that leave the gateway.
     pub cloud: Option<String>,
     pub region: Option<String>,
+    /// What a gigabyte costs that leaves that cloud.
+    pub egress_usd_per_gb: Option<NanoUsd>,
     pub listen: SocketAddr,
     pub admin: SocketAddr,
     pub replicas: Replicas,

@@ -1,7 +1,12 @@
-//! The price book: what a token costs where, with the source of each row.
+//! The price book: what a token, a GPU for an hour and a gigabyte out of a cloud cost where, with the source of each row.
 //!
 //! The rows are compiled in (see `data/SOURCES.md`), so that a fleet file need not repeat public list prices and the
-//! core need not read a file. A price in the fleet file always wins over this book.
+//! core need not read a file. A price in the fleet file always wins over this book. These are list prices on a date:
+//! whoever shows one shows its `as_of` too.
+//!
+//! A provider is named as clouds are in the fleet file, such as `aws`, `gcp`, `coreweave`; `oracle` is `oci`.
+
+use std::sync::LazyLock;
 
 use crate::{fleet::TokenPrice, units::NanoUsd};
 
@@ -47,6 +52,229 @@ impl<'a> Row<'a> {
     }
 }
 
+/// Which offer of a GPU is meant when several fit: what can be counted on before what a stranger's machine costs, then
+/// the cheapest, and the first name for determinism.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Preference {
+    on_a_strangers_machine: bool,
+    usd_per_gpu_hour: NanoUsd,
+    instance_type: &'static str,
+    region: &'static str,
+}
+
+/// One offer of a GPU by the hour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuPrice {
+    pub provider: &'static str,
+    /// `any` where one list price holds everywhere.
+    pub region: &'static str,
+    pub instance_type: &'static str,
+    /// Such as `H100` or `A100-80GB`.
+    pub gpu: &'static str,
+    /// Such as `SXM` or `PCIe`; empty where the source does not say.
+    pub form: &'static str,
+    /// GPUs of one instance.
+    pub gpus: u32,
+    /// The least that can be rented.
+    pub min_gpus: u32,
+    pub usd_per_gpu_hour: NanoUsd,
+    /// `on-demand`, `secure`, or `community` (on a machine of somebody else).
+    pub tier: &'static str,
+    pub as_of: &'static str,
+    pub source: &'static str,
+    pub licence: &'static str,
+}
+
+const GPU_PRICES: &str = include_str!("../data/gpu_prices.csv");
+
+static GPU_BOOK: LazyLock<Vec<GpuPrice>> =
+    LazyLock::new(|| GPU_PRICES.lines().skip(1).filter_map(GpuPrice::parse).collect());
+
+/// Every offer in the book.
+pub fn gpu_prices() -> &'static [GpuPrice] {
+    &GPU_BOOK
+}
+
+/// The list price of one GPU on demand at a provider: the cheapest form and size, unless `gpu` names a form (`h100-sxm`).
+///
+/// With a region the price there, or the one that holds everywhere; without one the cheapest region's. `None` when the
+/// book has no such row: another region's price is not a guess that anybody should plan with.
+pub fn gpu_price(cloud: &str, gpu: &str, region: Option<&str>) -> Option<&'static GpuPrice> {
+    let is_there =
+        |row: &&GpuPrice| region.is_none_or(|region| row.region == "any" || row.region.eq_ignore_ascii_case(region));
+    let fits = |row: &&GpuPrice| same_provider(row.provider, cloud) && row.is_a(gpu);
+    gpu_prices().iter().filter(fits).filter(is_there).min_by_key(|row| row.preference())
+}
+
+impl GpuPrice {
+    fn parse(line: &'static str) -> Option<Self> {
+        let cells: Vec<&str> = line.split(',').collect();
+        let [provider, region, instance_type, gpu, form, gpus, min_gpus, usd, tier, as_of, source, licence] = cells[..]
+        else {
+            return None;
+        };
+        Some(Self {
+            provider,
+            region,
+            instance_type,
+            gpu,
+            form,
+            gpus: gpus.parse().ok()?,
+            min_gpus: min_gpus.parse().ok()?,
+            usd_per_gpu_hour: usd.parse().ok().and_then(NanoUsd::from_usd).filter(|price| price.0 > 0)?,
+            tier,
+            as_of,
+            source,
+            licence,
+        })
+    }
+
+    fn is_a(&self, gpu: &str) -> bool {
+        let (own, wanted) = (normal(self.gpu), normal(gpu));
+        wanted == own || wanted == own + &normal(self.form)
+    }
+
+    fn preference(&self) -> Preference {
+        Preference {
+            on_a_strangers_machine: self.tier == "community",
+            usd_per_gpu_hour: self.usd_per_gpu_hour,
+            instance_type: self.instance_type,
+            region: self.region,
+        }
+    }
+}
+
+/// What a gigabyte out of a cloud costs between two totals of a month.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressTier {
+    pub from_gb: u64,
+    /// Absent on the last one, and where the source does not say how it goes on.
+    pub up_to_gb: Option<u64>,
+    pub usd_per_gb: NanoUsd,
+    pub as_of: &'static str,
+    pub source: &'static str,
+}
+
+/// By which way bytes leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EgressPath {
+    /// The provider's default; the premium network of GCP.
+    Internet,
+    /// GCP's cheaper network, which has to be asked for.
+    InternetStandard,
+    InterRegion,
+    ObjectStorage,
+}
+
+impl EgressPath {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "internet" | "internet-premium" => Some(Self::Internet),
+            "internet-standard" => Some(Self::InternetStandard),
+            "inter-region" => Some(Self::InterRegion),
+            "object-storage" => Some(Self::ObjectStorage),
+            _ => None,
+        }
+    }
+}
+
+struct EgressRow {
+    provider: &'static str,
+    path: EgressPath,
+    region: &'static str,
+    tier: EgressTier,
+}
+
+impl EgressRow {
+    fn parse(line: &'static str) -> Option<Self> {
+        let cells: Vec<&str> = line.split(',').collect();
+        let [provider, path, region, from_gb, up_to_gb, usd, as_of, source] = cells[..] else { return None };
+        let tier = EgressTier {
+            from_gb: from_gb.parse().ok()?,
+            up_to_gb: if up_to_gb.is_empty() { None } else { Some(up_to_gb.parse().ok()?) },
+            usd_per_gb: usd.parse().ok().and_then(NanoUsd::from_usd).filter(|price| price.0 >= 0)?,
+            as_of,
+            source,
+        };
+        Some(Self { provider, path: EgressPath::parse(path)?, region, tier })
+    }
+}
+
+/// The tiers of one way out of one provider, in order.
+struct EgressTable {
+    provider: &'static str,
+    path: EgressPath,
+    region: &'static str,
+    tiers: Vec<EgressTier>,
+}
+
+const EGRESS_PRICES: &str = include_str!("../data/egress_prices.csv");
+
+static EGRESS_BOOK: LazyLock<Vec<EgressTable>> = LazyLock::new(|| {
+    let mut tables: Vec<EgressTable> = Vec::new();
+    for row in EGRESS_PRICES.lines().skip(1).filter_map(EgressRow::parse) {
+        let is_its = |t: &&mut EgressTable| (t.provider, t.path, t.region) == (row.provider, row.path, row.region);
+        match tables.iter_mut().find(is_its) {
+            Some(table) => table.tiers.push(row.tier),
+            None => tables.push(EgressTable {
+                provider: row.provider,
+                path: row.path,
+                region: row.region,
+                tiers: vec![row.tier],
+            }),
+        }
+    }
+    tables
+});
+
+/// The tiers of bytes that leave a provider for the internet; empty when the book does not know it.
+///
+/// The book has one region of each provider, which stands for a region that it does not have: the large providers
+/// charge the same in nearly all of North America and Europe, and more elsewhere.
+pub fn egress_tiers(cloud: &str, region: Option<&str>) -> &'static [EgressTier] {
+    egress_tiers_by(EgressPath::Internet, cloud, region)
+}
+
+/// The same for another way out.
+pub fn egress_tiers_by(path: EgressPath, cloud: &str, region: Option<&str>) -> &'static [EgressTier] {
+    let mut fitting = EGRESS_BOOK.iter().filter(|t| t.path == path && same_provider(t.provider, cloud)).peekable();
+    let first = fitting.peek().copied();
+    let there = fitting.find(|t| region.is_some_and(|region| t.region.eq_ignore_ascii_case(region)));
+    there.or(first).map(|table| table.tiers.as_slice()).unwrap_or_default()
+}
+
+/// What the next gigabyte to the internet costs once the free allowance is used: the first paid tier. Zero where all of
+/// it is free, `None` when the book does not know the provider.
+pub fn egress_usd_per_gb(cloud: &str) -> Option<NanoUsd> {
+    let tiers = egress_tiers(cloud, None);
+    let paid = tiers.iter().map(|tier| tier.usd_per_gb).find(|price| price.0 > 0);
+    paid.or_else(|| tiers.first().map(|tier| tier.usd_per_gb))
+}
+
+/// The bill for this many gigabytes in one month: each part at the price of its own tier. Beyond the last tier its price
+/// goes on.
+pub fn egress_usd(tiers: &[EgressTier], gb: u64) -> NanoUsd {
+    let last = tiers.len().saturating_sub(1);
+    let part = |(i, tier): (usize, &EgressTier)| {
+        let to = tier.up_to_gb.filter(|_| i < last).map_or(gb, |end| end.min(gb));
+        let nano = i128::from(tier.usd_per_gb.0) * i128::from(to.saturating_sub(tier.from_gb));
+        NanoUsd(i64::try_from(nano).unwrap_or(i64::MAX))
+    };
+    tiers.iter().enumerate().map(part).sum()
+}
+
+/// Whether a cloud of the fleet file is this provider of the book.
+fn same_provider(provider: &str, cloud: &str) -> bool {
+    let name = normal(cloud);
+    let known = match name.as_str() {
+        "oracle" => "oci",
+        "google" => "gcp",
+        "amazon" => "aws",
+        other => other,
+    };
+    known == normal(provider)
+}
+
 /// `together_ai`, `together-ai` and `Together` name the same provider.
 fn normal(provider: &str) -> String {
     provider.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
@@ -76,6 +304,78 @@ mod tests {
             let row = Row::parse(line).expect("five cells or more");
             for cell in [row.input, row.output] {
                 assert!(cell.parse::<f64>().is_ok_and(|p| p >= 0.0), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gpus_price_is_that_of_its_region_and_form() {
+        let price = |cloud, gpu, region| gpu_price(cloud, gpu, region).map(|row| row.usd_per_gpu_hour.0 / 100_000);
+        assert_eq!(price("aws", "h100", Some("us-east-1")), Some(68_800));
+        assert_eq!(price("azure", "h100", Some("westeurope")), Some(90_800), "NVL, the cheapest form");
+        assert_eq!(price("azure", "h100-sxm", Some("westeurope")), Some(159_770));
+        assert_eq!(price("azure", "h100", None), Some(69_800), "the cheapest region");
+        assert_eq!(price("coreweave", "h200", Some("us-east-04")), Some(63_050), "one price for all regions");
+        assert_eq!(price("runpod", "H100 PCIe", None), Some(23_900), "secure, though community is cheaper");
+        assert_eq!(price("runpod", "l40s", None), Some(7_900), "community, where there is nothing else");
+        for (cloud, gpu, region) in [
+            ("aws", "h100", Some("eu-central-1")),
+            ("aws", "h9000", None),
+            ("nobody", "h100", None),
+            ("coreweave-classic", "h100", None),
+        ] {
+            assert_eq!(price(cloud, gpu, region), None, "{cloud} {gpu} {region:?}");
+        }
+    }
+
+    /// By hand, at AWS: 100 GB free, 10,140 at 0.09 = 912.60, 40,960 at 0.085 = 3,481.60, 48,800 at 0.07 = 3,416.00.
+    #[test]
+    fn egress_is_billed_tier_by_tier() {
+        let usd = |cloud, gb| egress_usd(egress_tiers(cloud, None), gb);
+        assert_eq!(usd("aws", 100_000), NanoUsd(7_810_200_000_000));
+        assert_eq!(usd("aws", 100), NanoUsd::ZERO);
+        assert_eq!(usd("aws", 101), NanoUsd(90_000_000));
+        // 153,600 GB are 11,562.20 dollars, and what follows has no end.
+        assert_eq!(usd("aws", 1_153_600), NanoUsd(11_562_200_000_000 + 50_000_000_000_000));
+        assert_eq!(usd("gcp", 1_025), NanoUsd(1_024 * 120_000_000 + 110_000_000));
+        assert_eq!(usd("lambda", 100_000), NanoUsd::ZERO);
+        assert_eq!(usd("nobody", 100_000), NanoUsd::ZERO);
+        let open_ended = egress_tiers_by(EgressPath::InternetStandard, "gcp", None);
+        assert_eq!(egress_usd(open_ended, 20_000), NanoUsd(20_000 * 85_000_000), "the last price goes on");
+        assert_eq!(egress_usd(egress_tiers("aws", None), u64::MAX), NanoUsd(i64::MAX));
+    }
+
+    #[test]
+    fn the_price_of_the_next_gigabyte_is_the_first_paid_tier() {
+        for (cloud, price) in [
+            ("aws", Some(90_000_000)),
+            ("gcp", Some(120_000_000)),
+            ("azure", Some(87_000_000)),
+            ("oracle", Some(8_500_000)),
+            ("coreweave", Some(0)),
+            ("nebius", Some(0)),
+            ("on-prem", None),
+        ] {
+            assert_eq!(egress_usd_per_gb(cloud), price.map(NanoUsd), "{cloud}");
+        }
+        assert_eq!(egress_tiers("aws", Some("eu-central-1")), egress_tiers("aws", Some("us-east-1")));
+    }
+
+    #[test]
+    fn every_row_is_read_and_says_where_it_is_from() {
+        let rows = |text: &str| text.lines().count() - 1;
+        assert_eq!(gpu_prices().len(), rows(GPU_PRICES));
+        assert_eq!(EGRESS_BOOK.iter().map(|table| table.tiers.len()).sum::<usize>(), rows(EGRESS_PRICES));
+        for row in gpu_prices() {
+            assert!(!row.as_of.is_empty() && !row.source.is_empty() && !row.licence.is_empty(), "{row:?}");
+            assert!(row.min_gpus >= 1 && row.gpus >= row.min_gpus, "{row:?}");
+        }
+        for table in EGRESS_BOOK.iter() {
+            let (first, last) = (table.tiers.first().expect("a tier"), table.tiers.len() - 1);
+            assert_eq!(first.from_gb, 0);
+            for (i, tier) in table.tiers.iter().enumerate() {
+                assert!(!tier.as_of.is_empty() && !tier.source.is_empty(), "{tier:?}");
+                assert!(i == last || tier.up_to_gb == Some(table.tiers[i + 1].from_gb), "a gap after {tier:?}");
             }
         }
     }

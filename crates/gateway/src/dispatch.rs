@@ -211,6 +211,9 @@ fn timeouts(fleet: &Fleet, call: &Call) -> Timeouts {
 /// Ends an attempt in the core and keeps its record.
 pub fn close(call: &mut Call, source: &Source, guard: InFlight<'_>, end: End, usage: Usage, bytes_in: u64) {
     let backend = source.fleet.backend(source.attempt.backend);
+    let (bytes_out, bytes_in) = (call.ticket.facts.body_bytes, ByteCount(bytes_in));
+    let left_us = if was_never_sent(end) { ByteCount(0) } else { bytes_out };
+    let transfer = cost::of_transfer(&source.fleet, source.attempt.backend, left_us, bytes_in);
     call.attempts.push(Made {
         fleet: source.fleet.clone(),
         record: AttemptRecord {
@@ -221,13 +224,18 @@ pub fn close(call: &mut Call, source: &Source, guard: InFlight<'_>, end: End, us
             ttft: source.ttft,
             duration: source.started.elapsed(),
             usage,
-            bytes_out: ByteCount(call.ticket.facts.body_bytes.0),
-            bytes_in: ByteCount(bytes_in),
-            cost: cost::of_attempt(backend, &usage),
+            bytes_out,
+            bytes_in,
+            cost: cost::of_attempt(backend, &usage) + transfer,
         },
     });
     source.upstream.ended(end);
     guard.ended(end, usage);
+}
+
+/// No connection was made, so that nothing left this cloud.
+fn was_never_sent(end: End) -> bool {
+    matches!(end, End::Failed(Fault::Refused | Fault::Dns | Fault::ConnectTimeout | Fault::Tls))
 }
 
 /// The engine's count, or an estimate from the prompt's bytes and the events that came.

@@ -4,6 +4,7 @@
 //! and never a request. Labels are names from the fleet file or enums, so that their number is bounded by the file.
 
 use std::{
+    collections::BTreeMap,
     io::Write,
     sync::{
         Arc,
@@ -17,11 +18,11 @@ use outrigger_core::{
     Rng,
     cost::Cost,
     facts::{Facts, History},
-    fleet::Fleet,
+    fleet::{BackendId, Fleet},
     record::{AttemptRecord, Outcome, TokensSource},
     route::{Candidate, Decision},
-    state::{State, View, health::Health},
-    units::Nanos,
+    state::{State, View, health::Health, load::Scrape},
+    units::{NanoUsd, Nanos},
 };
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -35,7 +36,7 @@ use prometheus_client::{
 };
 use serde::Serialize;
 
-use crate::live::Ticket;
+use crate::{live::Ticket, pool_cost::Bill, scrape};
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 16_384;
@@ -238,6 +239,7 @@ labels! {
     WeightLabels { model: String, tier: String, backend: String, cloud: String, region: String }
     TokenLabels { backend: String, cloud: String, region: String, model: String, r#type: &'static str, source: &'static str }
     CostLabels { backend: String, cloud: String, region: String, model: String, kind: &'static str }
+    PoolLabels { pool: String, cloud: String, kind: &'static str }
     CloudLabels { cloud: String, window: &'static str }
     ModelLabels { model: String }
     ResultLabels { result: &'static str }
@@ -279,10 +281,13 @@ pub struct Metrics {
     state: Family<StateLabels, Gauge>,
     probes: Family<ProbeLabels, Counter>,
     in_flight: Family<BackendLabels, Gauge>,
+    engine: EngineGauges,
+    scrapes: Family<ProbeLabels, Counter>,
     weight: Family<WeightLabels, FloatGauge>,
     waiting: Family<ModelLabels, Gauge>,
     tokens: Family<TokenLabels, Counter>,
     marginal_cost: Family<CostLabels, FloatCounter>,
+    pool_cost: Family<PoolLabels, FloatCounter>,
     spend: Family<CloudLabels, FloatGauge>,
     retries: Family<ModelLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
@@ -318,10 +323,13 @@ impl Metrics {
             state: Family::default(),
             probes: Family::default(),
             in_flight: Family::default(),
+            engine: EngineGauges::default(),
+            scrapes: Family::default(),
             weight: Family::default(),
             waiting: Family::default(),
             tokens: Family::default(),
             marginal_cost: Family::default(),
+            pool_cost: Family::default(),
             spend: Family::default(),
             retries: Family::default(),
             reloads: Family::default(),
@@ -342,10 +350,17 @@ impl Metrics {
         r.register("backend_state", "1 for the state that a backend is in", metrics.state.clone());
         r.register("backend_health_checks", "Probes, by result", metrics.probes.clone());
         r.register("backend_inflight", "Requests of this gateway on a backend now", metrics.in_flight.clone());
+        metrics.engine.register(r);
+        r.register("scrapes", "Readings of engines' own metrics, by result", metrics.scrapes.clone());
         r.register("backend_weight_target", "Share of its tier that a backend is meant to get", metrics.weight.clone());
         r.register("queue_length", "Requests waiting for headroom", metrics.waiting.clone());
         r.register("tokens", "Tokens, by type and who counted them", metrics.tokens.clone());
         r.register("marginal_cost_usd", "What requests added to the bill", metrics.marginal_cost.clone());
+        r.register(
+            "pool_cost_usd",
+            "What pools cost by the clock; every replica reports all of it, so take the maximum over replicas, not the sum",
+            metrics.pool_cost.clone(),
+        );
         r.register("spend_usd", "Spent on tokens in a sliding window, for spend limits", metrics.spend.clone());
         r.register("retries", "Attempts after the first", metrics.retries.clone());
         r.register("config_reloads", "Reloads of the fleet file, by result", metrics.reloads.clone());
@@ -457,9 +472,14 @@ impl Metrics {
         self.retries.get_or_create(&ModelLabels { model: model.to_owned() }).inc();
     }
 
-    pub fn probed(&self, fleet: &Fleet, backend: outrigger_core::fleet::BackendId, result: &'static str) {
+    pub fn probed(&self, fleet: &Fleet, backend: BackendId, result: &'static str) {
         let (backend, cloud, region) = names(fleet, backend);
         self.probes.get_or_create(&ProbeLabels { backend, cloud, region, result }).inc();
+    }
+
+    pub fn scraped(&self, fleet: &Fleet, backend: BackendId, result: &'static str) {
+        let (backend, cloud, region) = names(fleet, backend);
+        self.scrapes.get_or_create(&ProbeLabels { backend, cloud, region, result }).inc();
     }
 
     pub fn reloaded(&self, ok: bool) {
@@ -480,8 +500,13 @@ impl Metrics {
     }
 
     /// The page for Prometheus, with the gauges set from `state` first.
-    pub fn page(&self, state: &mut State, overlays: usize, now: Nanos) -> String {
+    pub fn page(&self, state: &mut State, overlays: usize, pool_costs: &BTreeMap<Bill, NanoUsd>, now: Nanos) -> String {
         self.read_state(state, now);
+        self.pool_cost.clear();
+        for (Bill { pool, cloud, kind }, sum) in pool_costs {
+            let labels = PoolLabels { pool: pool.clone(), cloud: cloud.clone(), kind };
+            self.pool_cost.get_or_create(&labels).inc_by(sum.as_usd());
+        }
         self.overlays.set(overlays as i64);
         let mut page = String::new();
         encode(&mut page, &self.registry).expect("writing into memory cannot fail");
@@ -493,18 +518,22 @@ impl Metrics {
         for gauges in [&self.up, &self.in_flight] {
             gauges.clear();
         }
+        self.engine.clear();
         self.state.clear();
         self.weight.clear();
         self.config_hash.clear();
         self.config_hash.get_or_create(&DigestLabels { digest: fleet.digest.clone() }).set(1);
         for (i, _) in fleet.backends.iter().enumerate() {
-            let id = outrigger_core::fleet::BackendId(i as u16);
+            let id = BackendId(i as u16);
             let (backend, cloud, region) = names(&fleet, id);
             let seen = state.backend(id);
             let word = state_word(seen, now);
             let labels = BackendLabels { backend: backend.clone(), cloud: cloud.clone(), region: region.clone() };
             self.in_flight.get_or_create(&labels).set(i64::from(seen.in_flight));
             self.up.get_or_create(&labels).set(i64::from(matches!(word, "up" | "slow_start")));
+            if let Some(said) = engine_said(state, id) {
+                self.engine.set(&labels, &said, now);
+            }
             self.state.get_or_create(&StateLabels { backend, cloud, region, state: word }).set(1);
         }
         for (m, model) in fleet.models.iter().enumerate() {
@@ -529,6 +558,40 @@ impl Metrics {
     }
 }
 
+/// What engines' own metrics said, absent where nothing was ever read.
+#[derive(Debug, Default)]
+struct EngineGauges {
+    running: Family<BackendLabels, Gauge>,
+    waiting: Family<BackendLabels, Gauge>,
+    age: Family<BackendLabels, FloatGauge>,
+}
+
+impl EngineGauges {
+    fn register(&self, registry: &mut Registry) {
+        let (running, waiting) = (self.running.clone(), self.waiting.clone());
+        registry.register("engine_running", "Requests running, by the engine's own last count", running);
+        registry.register("engine_waiting", "Requests in the engine's queue, by its own last count", waiting);
+        registry.register("engine_signal_age_seconds", "Since the engine's own counts were read", self.age.clone());
+    }
+
+    fn clear(&self) {
+        self.running.clear();
+        self.waiting.clear();
+        self.age.clear();
+    }
+
+    fn set(&self, labels: &BackendLabels, said: &Scrape, now: Nanos) {
+        self.running.get_or_create(labels).set(i64::from(said.running));
+        self.waiting.get_or_create(labels).set(i64::from(said.waiting));
+        self.age.get_or_create(labels).set(now.since(said.at).as_secs_f64());
+    }
+}
+
+/// The last that an engine's own metrics said, if they are still read.
+pub fn engine_said(state: &State, backend: BackendId) -> Option<Scrape> {
+    scrape::dialect(state.fleet().backend(backend)).and(state.backend(backend).load.last_scrape())
+}
+
 /// The one word for the state a backend is in: for metrics, the admin API and the screen.
 pub fn state_word(state: &outrigger_core::state::BackendState, now: Nanos) -> &'static str {
     use outrigger_core::state::cooldown::Gate;
@@ -543,7 +606,7 @@ pub fn state_word(state: &outrigger_core::state::BackendState, now: Nanos) -> &'
     }
 }
 
-fn names(fleet: &Fleet, backend: outrigger_core::fleet::BackendId) -> (String, String, String) {
+fn names(fleet: &Fleet, backend: BackendId) -> (String, String, String) {
     let cloud = fleet.cloud_of(backend);
     (fleet.backend(backend).name.clone(), cloud.name.clone(), cloud.region.clone().unwrap_or_default())
 }

@@ -2,9 +2,9 @@
 //!
 //! Read the files in the order of a request: [`serve`] accepts it, [`auth`] says whose it is, [`intake`] reads it, the
 //! core admits it, [`dispatch`] decides and tries until an [`attempt`] commits, [`relay`] passes the answer on, and
-//! [`account`] writes it down. Beside that way stand [`live`] (the decision core behind its lock), [`probe`],
-//! [`overlays`], [`events`] (every log line and metric), [`pool`] and [`net`] (connections), [`reply`] (errors),
-//! [`models`] and [`admin`].
+//! [`account`] writes it down. Beside that way stand [`live`] (the decision core behind its lock), [`probe`], [`scrape`],
+//! [`overlays`], [`events`] (every log line and metric), [`pool_cost`], [`pool`] and [`net`] (connections), [`reply`]
+//! (errors), [`models`] and [`admin`].
 
 pub mod account;
 pub mod admin;
@@ -19,9 +19,11 @@ pub mod models;
 pub mod net;
 pub mod overlays;
 pub mod pool;
+pub mod pool_cost;
 pub mod probe;
 pub mod relay;
 pub mod reply;
+pub mod scrape;
 pub mod serve;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -81,6 +83,7 @@ pub fn start(setup: Setup) -> io::Result<Running> {
     let (stop, stopping) = watch::channel(false);
     let data = tokio::spawn(serve::run(live.clone(), setup.data, draining, stopping.clone()));
     tokio::spawn(probe::run(live.clone(), stopping.clone()));
+    tokio::spawn(scrape::run(live.clone(), stopping.clone(), setup.seed));
     tokio::spawn(admin::run(live.clone(), setup.admin, setup.access, setup.reload));
     Ok(Running { live, listen, admin, drain, stop, data })
 }

@@ -5,7 +5,7 @@
 //! that readers hold without a lock.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -22,7 +22,7 @@ use outrigger_core::{
     record::{End, Fault, Usage},
     route::{Candidate, Decision, Reject},
     state::{AttemptId, Event, State, health::Effect},
-    units::Nanos,
+    units::{NanoUsd, Nanos},
 };
 use rand_core::SeedableRng as _;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -33,6 +33,7 @@ use crate::{
     net::{Clock, Connect},
     overlays::Overlays,
     pool::Pool,
+    pool_cost::{Bill, PoolCosts},
 };
 
 /// Decisions kept for `GET /api/v1/decisions/{id}`.
@@ -136,6 +137,7 @@ struct Core {
     rng: Rng,
     snapshot: Arc<Snapshot>,
     recent: VecDeque<Explained>,
+    pool_costs: PoolCosts,
 }
 
 #[derive(Debug)]
@@ -167,6 +169,7 @@ impl Live {
         let mut rng = Rng::seed_from_u64(seed);
         let snapshot = Arc::new(Snapshot::build(loaded, None, &connector)?);
         let state = State::new(loaded.fleet.clone(), clock.now(), &mut rng);
+        let pool_costs = PoolCosts::start(clock.now());
         let held = loaded.fleet.gateway.limits.held_bytes.min(Semaphore::MAX_PERMITS as u64) as usize;
         let live = Self {
             clock,
@@ -174,7 +177,7 @@ impl Live {
             overlays,
             held: Arc::new(Semaphore::new(held)),
             open_calls: AtomicU64::new(0),
-            core: Mutex::new(Core { state, rng, snapshot: snapshot.clone(), recent: VecDeque::new() }),
+            core: Mutex::new(Core { state, rng, snapshot: snapshot.clone(), recent: VecDeque::new(), pool_costs }),
             snapshot: ArcSwap::new(snapshot),
             headroom: Notify::new(),
             draining: AtomicBool::new(false),
@@ -299,6 +302,17 @@ impl Live {
         }
     }
 
+    /// An engine's metrics, read under `fleet`, said this; it counts only if that backend is still there.
+    pub fn scraped(&self, backend: BackendId, fleet: &Arc<Fleet>, running: u32, waiting: u32) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let core = &mut *core;
+        let here = { Moved { from: fleet, to: core.state.fleet() }.backend(backend) };
+        if let Some(backend) = here {
+            core.state.observe(Event::Scraped { backend, running, waiting }, now, &mut core.rng);
+        }
+    }
+
     /// Passes on when each busy backend was last heard, so that the core can notice silence.
     pub fn report_last_bytes(&self) {
         let now = self.clock.now();
@@ -318,7 +332,9 @@ impl Live {
         let mut core = self.core();
         let next = Arc::new(Snapshot::build(loaded, Some(&core.snapshot), &self.connector)?);
         let core = &mut *core;
-        core.state = core.state.clone().under(loaded.fleet.clone(), self.clock.now(), &mut core.rng);
+        let now = self.clock.now();
+        core.pool_costs.ends(core.state.fleet(), now);
+        core.state = core.state.clone().under(loaded.fleet.clone(), now, &mut core.rng);
         core.snapshot = next.clone();
         self.snapshot.store(next);
         self.overlays.apply_to(&mut core.state);
@@ -333,6 +349,12 @@ impl Live {
     /// Runs `read` on the core, for the admin API.
     pub fn with_state<T>(&self, read: impl FnOnce(&mut State) -> T) -> T {
         read(&mut self.core().state)
+    }
+
+    /// What each pool has cost so far.
+    pub fn pool_costs(&self) -> BTreeMap<Bill, NanoUsd> {
+        let core = self.core();
+        core.pool_costs.at(core.state.fleet(), self.clock.now())
     }
 
     pub fn decisions(&self, request_id: &str) -> Vec<Explained> {
@@ -432,7 +454,7 @@ impl Snapshot {
 }
 
 impl Upstream {
-    fn new(backend: &Backend, key: Option<&str>, connector: &Arc<dyn Connect>) -> Result<Self, String> {
+    pub(crate) fn new(backend: &Backend, key: Option<&str>, connector: &Arc<dyn Connect>) -> Result<Self, String> {
         let wrong = |what: &str| format!("backend {}: {what}", backend.name);
         let uri: http::Uri = backend.url.parse().map_err(|_| wrong("its url cannot be parsed"))?;
         if uri.scheme_str() != Some("http") {

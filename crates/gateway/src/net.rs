@@ -5,7 +5,7 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     time::{Duration, SystemTime},
 };
@@ -29,6 +29,9 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub trait Connect: Send + Sync + fmt::Debug {
     /// Fails with what the failure says about the backend. The caller bounds the time.
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Result<BoxStream, Fault>>;
+
+    /// Every address behind a name. The caller bounds the time.
+    fn addresses<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>>;
 }
 
 /// Accepts connections from clients.
@@ -58,6 +61,13 @@ impl Connect for Tcp {
                 }
             }
             Err(last)
+        })
+    }
+
+    fn addresses<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>> {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((host, port)).await.map_err(|_| Fault::Dns)?;
+            Ok(found.map(|address| address.ip()).collect())
         })
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -89,11 +90,21 @@ impl Pool {
     }
 
     pub async fn fresh(&self, connect_timeout: Duration) -> Result<Lease, Fault> {
-        let connect = self.connector.connect(&self.host, self.port);
+        self.fresh_at(&self.host, connect_timeout).await
+    }
+
+    /// A new connection to this host, in place of the pool's own: one of the addresses behind its name.
+    pub async fn fresh_at(&self, host: &str, connect_timeout: Duration) -> Result<Lease, Fault> {
+        let connect = self.connector.connect(host, self.port);
         let stream = timeout(connect_timeout, connect).await.map_err(|_| Fault::ConnectTimeout)??;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Fault::Reset)?;
         let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
         Ok(Lease { connection: Connection { sender, driver }, reused: false })
+    }
+
+    /// Every address behind the pool's host.
+    pub async fn addresses(&self) -> Result<Vec<IpAddr>, Fault> {
+        self.connector.addresses(&self.host, self.port).await
     }
 
     /// Keeps a connection whose answer was read to its end.

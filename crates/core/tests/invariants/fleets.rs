@@ -40,6 +40,7 @@ pub(crate) fn fleet(tiers: &[&[u32]]) -> Fleet {
         gateway: Gateway {
             cloud: None,
             region: None,
+            egress_usd_per_gb: None,
             listen: ([127, 0, 0, 1], 0).into(),
             admin: ([127, 0, 0, 1], 0).into(),
             replicas: Replicas::Count(1),

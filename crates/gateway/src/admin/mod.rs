@@ -120,7 +120,8 @@ impl IntoResponse for Refusal {
 async fn metrics(Shared(admin): Shared<Admin>) -> Response {
     let live = &admin.live;
     let overlays = live.overlays.list().len();
-    let page = live.with_state(|state| live.events.metrics().page(state, overlays, live.clock.now()));
+    let pool_costs = live.pool_costs();
+    let page = live.with_state(|state| live.events.metrics().page(state, overlays, &pool_costs, live.clock.now()));
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page).into_response()
 }
 

@@ -9,13 +9,16 @@ use outrigger_core::{
     fleet::{BackendId, CloudId, Fleet},
     record::Fault,
     route::{Decision, Verdict},
-    state::{State, health::Health},
+    state::{State, health::Health, load::Scrape},
     units::{NanoUsd, Nanos},
 };
 use serde_json::{Value, json};
 
 use super::{Admin, Refusal, refuse};
-use crate::{events::state_word, live::Explained};
+use crate::{
+    events::{engine_said, state_word},
+    live::Explained,
+};
 
 pub(super) async fn state(Shared(admin): Shared<Admin>) -> Json<Value> {
     let live = &admin.live;
@@ -110,6 +113,7 @@ fn backends(state: &State, idle: &[usize], now: Nanos) -> Vec<Value> {
                 "state": state_word(seen, now),
                 "why": why,
                 "in_flight": seen.in_flight,
+                "engine": engine_said(state, id).map(|said| engine(&said, now)),
                 "max_in_flight": backend.max_in_flight,
                 "weight_now": seen.live.ramp(now),
                 "ttft_p50_ms": ms(seen.ttft.p50()),
@@ -118,6 +122,10 @@ fn backends(state: &State, idle: &[usize], now: Nanos) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+fn engine(said: &Scrape, now: Nanos) -> Value {
+    json!({ "running": said.running, "waiting": said.waiting, "age_s": now.since(said.at).as_secs_f64() })
 }
 
 fn models(state: &State) -> Vec<Value> {

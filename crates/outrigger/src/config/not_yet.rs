@@ -93,13 +93,6 @@ const TABLE: &[NotYet] = &[
         serve: Serve::Runs,
     },
     NotYet {
-        paths: &["backends.*.metrics"],
-        is_meant: |node| node.text() != Some("none"),
-        message: "the engine's own metrics are not read yet",
-        instead: "routing counts what it sends itself",
-        serve: Serve::Runs,
-    },
-    NotYet {
         paths: &["backends.*.engine_model"],
         is_meant: any,
         message: "engine models are not simulated yet",

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use outrigger::config::{Code, Severity};
-use outrigger_core::fleet::{Affinity, BackendId, CloudId, Engine, GpuCount, KeyHash, SecretRef};
+use outrigger_core::{
+    fleet::{Affinity, BackendId, CloudId, Engine, GpuCount, KeyHash, SecretRef},
+    units::NanoUsd,
+};
 
 use super::{FLEET, check, edited, faults_of, found, load};
 
@@ -298,6 +301,17 @@ fn what_is_not_obeyed_yet_is_said_once_for_each_kind() {
         assert_eq!(found.len(), base.len() + 1, "{with}: {found:?}");
         assert!(found.contains(&at), "{with}: {found:?}");
     }
+}
+
+#[test]
+fn a_cloud_that_the_price_book_knows_needs_no_egress_price() {
+    let rate = |cloud: &str| {
+        let loaded = load(&FLEET.replace("gpus-r-us", cloud)).unwrap();
+        loaded.fleet.clouds[0].egress_usd_per_gb.map(NanoUsd::as_usd)
+    };
+    assert_eq!([rate("aws"), rate("coreweave"), rate("gpus-r-us")], [Some(0.09), Some(0.0), None]);
+    let written = load(&FLEET.replace("gpus-r-us", "aws").replace("region: east", "egress_usd_per_gb: 0.05")).unwrap();
+    assert_eq!(written.fleet.clouds[0].egress_usd_per_gb.map(NanoUsd::as_usd), Some(0.05), "the file wins");
 }
 
 #[test]

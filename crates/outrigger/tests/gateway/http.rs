@@ -214,16 +214,18 @@ impl Recorder {
         *lock(&self.answer) = bytes.into();
     }
 
-    /// All that came, probes included.
+    /// All that came, probes and readings of its metrics included.
     pub(super) fn all(&self) -> Vec<Received> {
         lock(&self.received).clone()
     }
 
-    /// The last that was no probe.
+    /// The last request of a client.
     #[track_caller]
     pub(super) fn last(&self) -> Received {
         let all = self.all();
-        all.into_iter().rfind(|r| r.header("x-outrigger-probe").is_none()).expect("a request")
+        let is_a_clients =
+            |r: &Received| r.header("x-outrigger-probe").is_none() && !r.head.starts_with("GET /metrics ");
+        all.into_iter().rfind(is_a_clients).expect("a request")
     }
 }
 

@@ -5,11 +5,13 @@
 
 mod admin;
 mod bad_input;
+mod cost;
 mod drain;
 mod edits;
 mod http;
 mod keys;
 mod secrets;
+mod signals;
 
 use std::{
     fs,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use outrigger_core::{
     fleet::{Backend, Cloud, CloudId, GpuCount, Pool, PoolPrice, SpendLimit},
+    price,
     units::NanoUsd,
 };
 
@@ -25,10 +26,19 @@ pub(super) fn clouds(context: &Context<'_>) -> Vec<Cloud> {
             region: raw.region.clone(),
             api_key: raw.api_key.as_ref().and_then(|key| context.secret(key, &at.key("api_key"))),
             spend_limit: raw.spend_limit.as_ref().map(|limit| spend_limit(limit, &at.key("spend_limit"))),
-            egress_usd_per_gb: raw.egress_usd_per_gb.and_then(|usd| free_price(usd, &at.key("egress_usd_per_gb"))),
+            egress_usd_per_gb: egress_price(name, raw, &at.key("egress_usd_per_gb")),
         }
     };
     clouds.into_iter().map(resolve).collect()
+}
+
+/// As written, or the list price of a cloud that the price book knows by its name.
+fn egress_price(cloud: &str, raw: &raw::Cloud, at: &At<'_>) -> Option<NanoUsd> {
+    match raw.egress_usd_per_gb {
+        Some(usd) => free_price(usd, at),
+        None if at.is_written() => None,
+        None => price::egress_usd_per_gb(cloud),
+    }
 }
 
 /// Egress is free in some clouds, so that 0 needs no warning.

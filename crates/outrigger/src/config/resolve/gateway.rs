@@ -21,6 +21,8 @@ pub(super) fn resolve(context: &Context<'_>) -> Gateway {
     let gateway = Gateway {
         cloud: raw.cloud.clone(),
         region: raw.region.clone(),
+        // Known once the clouds are.
+        egress_usd_per_gb: None,
         listen: address(&raw.listen, "listen").unwrap_or(LISTEN.into()),
         admin: address(&raw.admin, "admin").unwrap_or(ADMIN.into()),
         replicas: replicas(raw.replicas.as_ref(), &at.key("replicas")),

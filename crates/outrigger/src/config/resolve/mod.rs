@@ -12,7 +12,10 @@ mod models;
 
 use std::{cell::RefCell, path::Path};
 
-use outrigger_core::fleet::{CloudId, Fleet, SecretRef};
+use outrigger_core::{
+    cost,
+    fleet::{CloudId, Fleet, SecretRef},
+};
 
 use super::{
     collect::{At, shown},
@@ -38,8 +41,9 @@ struct Context<'a> {
 /// The fleet; a stand-in if `faults` has errors afterwards.
 pub(crate) fn resolve(raw: &raw::Fleet, root: &At<'_>, base: &Path, digest: String) -> (Fleet, Vec<Reference>) {
     let context = Context { raw, root: root.clone(), base, references: RefCell::default() };
-    let gateway = gateway::resolve(&context);
+    let mut gateway = gateway::resolve(&context);
     let clouds = clouds::clouds(&context);
+    gateway.egress_usd_per_gb = cost::gateway_egress(gateway.cloud.as_deref(), &clouds);
     let pools = clouds::pools(&context);
     let backends = backends::resolve(&context, &pools);
     let models = models::resolve(&context, &backends);
