@@ -12,6 +12,7 @@ mod key;
 mod operate;
 mod schema;
 mod serve;
+mod simulate;
 
 use std::{
     io::{IsTerminal, Write},
@@ -33,6 +34,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Explain(explain::Args),
+    Simulate(simulate::Args),
     Demo(demo::Args),
     Status(operate::Status),
     Drain(operate::Drain),
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => operate::status(&args),
         Command::Drain(args) => operate::drain(&args),

@@ -161,6 +161,9 @@ pub struct Report {
     pub backends: BTreeMap<String, BackendReport>,
     #[serde(skip)]
     pub series: Series,
+    /// Backends in the order of the series.
+    #[serde(skip)]
+    pub series_names: Vec<String>,
     #[serde(skip)]
     pub ttft_curve: Vec<(f64, f64)>,
     #[serde(skip)]
@@ -207,6 +210,8 @@ pub struct Series {
     /// Requests waiting at each backend at the end of each step, as last seen.
     pub waiting: Vec<Vec<u32>>,
     pub failed: Vec<u32>,
+    /// USD that each backend has cost by the end of each step.
+    pub spent: Vec<Vec<f64>>,
 }
 
 const STEPS: usize = 512;
@@ -218,6 +223,7 @@ impl Series {
             served: vec![Vec::new(); backends],
             waiting: vec![Vec::new(); backends],
             failed: Vec::new(),
+            spent: vec![Vec::new(); backends],
         }
     }
 
@@ -225,6 +231,17 @@ impl Series {
         let step = self.step(now);
         bump(&mut self.served[backend], step, |n| n + 1);
         bump(&mut self.waiting[backend], step, |n| n.max(waiting as u32));
+    }
+
+    /// What a backend has cost by now.
+    pub(super) fn spent(&mut self, backend: usize, usd: f64, now: Nanos) {
+        let step = self.step(now);
+        let spent = &mut self.spent[backend];
+        let before = spent.last().copied().unwrap_or(0.0);
+        if spent.len() <= step {
+            spent.resize(step + 1, before);
+        }
+        spent[step] = usd;
     }
 
     pub(super) fn failed(&mut self, now: Nanos) {
@@ -239,6 +256,7 @@ impl Series {
             self.served.iter_mut().for_each(|s| halve(s, |a, b| a + b));
             self.waiting.iter_mut().for_each(|s| halve(s, u32::max));
             halve(&mut self.failed, |a, b| a + b);
+            self.spent.iter_mut().for_each(|s| *s = s.chunks(2).map(|pair| pair[pair.len() - 1]).collect());
         }
         (seconds / self.step_s) as usize
     }

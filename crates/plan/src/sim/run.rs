@@ -546,9 +546,18 @@ impl<'a> Sim<'a> {
             tally.ttft.record(ttft);
             self.ttft.record(ttft);
         }
+        self.note_spent(b);
         self.meet(facts.model, ttft, self.now.since(first), output);
         self.close(id);
         self.headroom(g);
+    }
+
+    /// Notes what the backend has cost, always-on GPUs included.
+    fn note_spent(&mut self, b: usize) {
+        let backend = &self.backends[b];
+        let running = if backend.is_on_demand { 0.0 } else { f64::from(backend.gpus) * self.now.0 as f64 / 3.6e12 };
+        let usd = backend.tally.cost.total().as_usd() + backend.usd_per_gpu_hour.as_usd() * running;
+        self.series.spent(b, usd, self.now);
     }
 
     fn meet(&mut self, model: ModelId, ttft: Duration, decoding: Duration, output: u64) {
@@ -953,6 +962,7 @@ impl<'a> Sim<'a> {
             cost_nano_usd: total,
             backends,
             series: self.series,
+            series_names: fleet.backends.iter().map(|b| b.name.clone()).collect(),
             ttft_curve: self.ttft.curve(),
             end_to_end_curve: self.whole.curve(),
         }

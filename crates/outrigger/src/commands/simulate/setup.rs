@@ -1,0 +1,110 @@
+//! From a fleet file to what is simulated: an engine for each backend, and what stands in for what.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+
+use outrigger_core::fleet::{Backend, Fleet, ModelId};
+use outrigger_plan::sim::{Curve, Engine, Happening, Setup};
+
+use super::{Args, input::Failed};
+use crate::config;
+
+/// A simulation that can be run, and what its user should know of it.
+pub(super) struct Ready {
+    pub(super) setup: Setup,
+    pub(super) notes: Vec<String>,
+}
+
+/// Requests that a hosted API runs at once, as far as anyone knows.
+const HOSTED_SLOTS: usize = 4_096;
+/// A hosted API's time to first token and time for each one after it, in seconds: typical of small models.
+const HOSTED_TTFT: f64 = 0.45;
+const HOSTED_PACE: f64 = 0.012;
+
+pub(super) fn load(path: &Path, args: &Args) -> Result<Ready, Failed> {
+    let loaded = config::load(path).map_err(|error| Failed::of_config(path, &error))?;
+    let fleet = loaded.fleet;
+    let mut notes = Vec::new();
+    let engines = fleet.backends.iter().map(|b| engine(&fleet, b, &mut notes)).collect();
+    let model = match &args.model {
+        None => ModelId(0),
+        Some(name) => fleet.model_by_name(name).ok_or_else(|| {
+            let known: Vec<&str> = fleet.models.iter().map(|m| m.name.as_str()).collect();
+            Failed::usage(format!("{}: no model `{name}`\n  help: name one of: {}", path.display(), known.join(", ")))
+        })?,
+    };
+    if fleet.models.is_empty() {
+        return Err(Failed::usage(format!("{}: no model is in this fleet", path.display())));
+    }
+    let names: BTreeMap<String, ModelId> = (fleet.models.iter().enumerate())
+        .flat_map(|(i, m)| m.aliases.iter().chain([&m.name]).map(move |n| (n.clone(), ModelId(i as u16))))
+        .collect();
+    let happenings = events(args, &fleet)?;
+    let scrape_every = (args.scrape_every > 0.0).then(|| Duration::from_secs_f64(args.scrape_every.clamp(0.01, 1e6)));
+    let setup = Setup { fleet: Arc::new(fleet), engines, seed: args.seed, model, names, happenings, scrape_every };
+    Ok(Ready { setup, notes })
+}
+
+fn engine(fleet: &Fleet, backend: &Backend, notes: &mut Vec<String>) -> Engine {
+    if let Some(rate) = backend.constant_rate {
+        return Engine {
+            curve: Arc::new(Curve::constant(rate.slots, rate.tokens_per_second)),
+            servers: 1,
+            has_deadlines: false,
+            source: format!("{} slots of {} tokens/s", rate.slots, rate.tokens_per_second),
+        };
+    }
+    let Some(pool) = backend.pool.map(|p| &fleet.pools[p.index()]) else {
+        let slots = HOSTED_SLOTS;
+        return Engine {
+            curve: Arc::new(Curve::from_tables(vec![HOSTED_PACE; slots], vec![HOSTED_TTFT; slots], 0.0)),
+            servers: 1,
+            has_deadlines: true,
+            source: format!("hosted, assumed: {HOSTED_TTFT} s to the first token, {HOSTED_PACE} s for each other"),
+        };
+    };
+    let (curve, source) = measured(backend, &pool.gpu);
+    notes.push(format!("{}: {source}", backend.name));
+    Engine { curve: Arc::new(curve), servers: backend.replicas.max(1), has_deadlines: true, source }
+}
+
+fn measured(backend: &Backend, gpu: &str) -> (Curve, String) {
+    let slots = 256;
+    let pace = (1..=slots).map(|n| 0.0135 + 0.00009 * f64::from(n)).collect();
+    let first = (1..=slots).map(|n| 0.08 + 0.004 * f64::from(n)).collect();
+    (Curve::from_tables(pace, first, 2.5e-5), format!("assumed for {} x {gpu}", backend.gpus_per_replica))
+}
+
+fn events(args: &Args, fleet: &Fleet) -> Result<Vec<Happening>, Failed> {
+    let Some(path) = &args.events else { return Ok(Vec::new()) };
+    let text =
+        fs::read_to_string(path).map_err(|e| Failed::environment(format!("cannot read {}: {e}", path.display())))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
+    let parse = |(i, line): (usize, &str)| {
+        let at = |message: String, help: &str| {
+            Failed::usage(format!("{}: row {}: {message}\n  help: {help}", path.display(), i + 1))
+        };
+        let happening: Happening = serde_json::from_str(line).map_err(|e| {
+            at(e.to_string(), "write one event a line, such as {\"event\":\"outage\",\"cloud\":\"lambda\",\"at_s\":600,\"for_s\":300}")
+        })?;
+        if !happening.at_s.is_finite()
+            || happening.at_s < 0.0
+            || happening.for_s.is_some_and(|t| t.is_nan() || t <= 0.0)
+        {
+            return Err(at("`at_s` must be 0 or more and `for_s` above 0".to_owned(), "both are seconds"));
+        }
+        if let Some(name) = &happening.backend
+            && fleet.backend_by_name(name).is_none()
+        {
+            let known: Vec<&str> = fleet.backends.iter().map(|b| b.name.as_str()).collect();
+            return Err(at(format!("there is no backend `{name}`"), &format!("name one of: {}", known.join(", "))));
+        }
+        if let Some(name) = &happening.cloud
+            && !fleet.clouds.iter().any(|c| c.name == *name)
+        {
+            let known: Vec<&str> = fleet.clouds.iter().map(|c| c.name.as_str()).collect();
+            return Err(at(format!("there is no cloud `{name}`"), &format!("name one of: {}", known.join(", "))));
+        }
+        Ok(happening)
+    };
+    lines.map(parse).collect()
+}
