@@ -236,9 +236,11 @@ struct Sequence {
     by_length: bool,
     sent: u32,
     prefill_left: f64,
+    /// How much of it the step in progress may read.
+    chunk: f64,
     /// Prefill does not begin before this.
     ready: Instant,
-    /// It was there when the step in progress began.
+    /// It has a part in the step in progress.
     in_step: bool,
     /// Fixed service only: when the next event is due.
     due: Instant,
@@ -292,6 +294,7 @@ impl State {
             by_length: job.max_tokens == Some(output),
             sent: 0,
             prefill_left: job.prompt_tokens as f64,
+            chunk: 0.0,
             ready: now + Duration::from_secs_f64(profile.overhead_ms / 1e3),
             in_step: false,
             due: now,
@@ -346,21 +349,43 @@ impl State {
     fn begin_step(&mut self, profile: &Profile) -> Option<Step> {
         self.admit(profile);
         let ready = self.running.iter().map(|s| s.ready).min()?;
-        for sequence in &mut self.running {
-            sequence.in_step = true;
-        }
-        let idle = ready.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        self.share_out(profile, now);
+        let idle = ready.saturating_duration_since(now);
         if !idle.is_zero() {
             return Some(Step { lasts: idle, work: Duration::ZERO });
         }
         let jitter = 1.0 + profile.jitter * (2.0 * self.dice.unit() - 1.0);
-        let work = self.decode_time(profile).mul_f64(jitter);
+        let work = self.step_time(profile).mul_f64(jitter);
         Some(Step { lasts: self.slowed(work), work })
     }
 
-    /// Where decoding takes no time, a step lasts as long as the first prompt needs.
-    fn decode_time(&self, profile: &Profile) -> Duration {
-        let decode = profile.step(self.running.len());
+    /// Who takes part in the step that begins now, and how much of its prompt each may read.
+    fn share_out(&mut self, profile: &Profile, now: Instant) {
+        let Some(tokens) = profile.chunk_tokens else {
+            for sequence in &mut self.running {
+                (sequence.in_step, sequence.chunk) = (true, f64::INFINITY);
+            }
+            return;
+        };
+        let mut left = tokens as f64;
+        for sequence in &mut self.running {
+            let ready = sequence.ready <= now;
+            sequence.chunk = if ready { sequence.prefill_left.min(left) } else { 0.0 };
+            sequence.in_step = ready && (sequence.prefill_left == 0.0 || sequence.chunk > 0.0);
+            left -= sequence.chunk;
+        }
+    }
+
+    /// Where prompts are read beside decoding and that takes no time, a step lasts as long as the first prompt needs.
+    fn step_time(&self, profile: &Profile) -> Duration {
+        let decoding = self.running.iter().filter(|s| s.prefill_left == 0.0);
+        let kv = decoding.clone().map(|s| s.prompt + u64::from(s.sent)).sum();
+        if profile.chunk_tokens.is_some() {
+            let prompt_tokens = self.running.iter().map(|s| s.chunk).sum();
+            return profile.step(decoding.filter(|s| s.in_step).count(), kv, prompt_tokens);
+        }
+        let decode = profile.step(self.running.len(), kv, 0.0);
         let rate = profile.prefill_tokens_per_second;
         match self.running.iter().find(|s| s.prefill_left > 0.0) {
             Some(first) if decode.is_zero() && rate > 0.0 => Duration::from_secs_f64(first.prefill_left / rate),
@@ -378,6 +403,8 @@ impl State {
     fn end_step(&mut self, profile: &Profile, step: Step) {
         let now = Instant::now();
         let mut budget = match profile.prefill_tokens_per_second {
+            // The chunks were dealt out when the step began, and it lasts as long as they take.
+            _ if profile.chunk_tokens.is_some() => f64::INFINITY,
             // Rounded up to the nanosecond's worth, so that a step made to fit a prompt does.
             rate if rate > 0.0 => rate * (step.work.as_secs_f64() + 1e-9),
             _ => f64::INFINITY,
@@ -388,7 +415,7 @@ impl State {
             if !sequence.in_step || now < sequence.ready {
                 return true;
             }
-            let read = sequence.prefill_left.min(budget);
+            let read = sequence.prefill_left.min(sequence.chunk).min(budget);
             sequence.prefill_left -= read;
             budget -= read;
             sequence.prefill_left > 0.0 || self.emit(sequence, burst, now)

@@ -15,7 +15,8 @@ pub(super) struct Args {
     /// Where faults are set and its own counts are read.
     #[arg(long, default_value = "127.0.0.1:0")]
     admin: SocketAddr,
-    /// A built-in profile (coreweave-h100, lambda-h100, hosted, instant) or a JSON file.
+    /// A built-in profile (coreweave-h100, lambda-h100, h100x4-llama-70b, h100x8-llama-70b, hosted, instant) or a JSON
+    /// file.
     #[arg(long, default_value = "coreweave-h100")]
     profile: String,
     /// Makes its jitter and its chances repeatable.

@@ -73,6 +73,45 @@ async fn batching_slows_every_token_as_configured() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_chunk_of_a_prompt_makes_the_step_longer_for_everybody() {
+    let engine = Engine::start(Profile { chunk_tokens: Some(20), ..profile() }, 0);
+    let start = Instant::now();
+    let decoding = engine.submit(job(0, 3)).unwrap();
+    let reading = [engine.submit(job(30, 1)).unwrap(), engine.submit(job(5, 1)).unwrap()];
+    let all = all_times([decoding].into_iter().chain(reading).collect(), start).await;
+    near(all[0][0], 31); // 10 + 1 for the one that decodes, 20 for as many prompt tokens
+    near(all[0][1], 57); // the other 10 of the first prompt, and the second prompt
+    near(all[0][2], 68);
+    near(all[1][0], 57);
+    near(all[2][0], 57);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_table_of_step_times_is_followed_between_and_beyond_its_points() {
+    let table = vec![(1, 10.0), (3, 30.0), (5, 34.0)];
+    let profile = Profile { decode_table_ms: table, max_running: 8, ..profile() };
+    for (running, step_ms) in [(1, 10), (2, 20), (3, 30), (4, 32), (7, 38)] {
+        let engine = Engine::start(profile.clone(), 0);
+        let start = Instant::now();
+        let tickets: Vec<Ticket> = (0..running).map(|_| engine.submit(job(0, 1)).unwrap()).collect();
+        for times in all_times(tickets, start).await {
+            near(times[0], step_ms);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_costs_what_the_kv_that_it_reads_costs() {
+    let profile = Profile { decode_per_kv_ktoken_ms: 1.0, prefill_tokens_per_second: 0.0, ..profile() };
+    let engine = Engine::start(profile, 0);
+    let start = Instant::now();
+    let tickets = vec![engine.submit(job(10_000, 3)).unwrap()];
+    let times = all_times(tickets, start).await.remove(0);
+    near(times[2].abs_diff(times[1]), 21);
+    near(times[1].abs_diff(times[0]), 21);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_queue_is_first_in_first_out() {
     let engine = Engine::start(Profile { max_running: 1, ..profile() }, 0);
     let start = Instant::now();

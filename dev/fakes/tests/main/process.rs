@@ -101,7 +101,9 @@ fn profiles_are_names_or_files() {
     std::fs::write(&file, text).unwrap();
     let mine = Profile::load(file.to_str().unwrap()).unwrap();
     assert_eq!((mine.engine, mine.model.as_str(), mine.default_output_tokens), (EngineKind::Openai, "m", 16));
-    for bad in [r#"{"nmae":"x"}"#, r#"{"max_running":0}"#, r#"{"jitter":2}"#, r#"{"decode_base_ms":-1}"#] {
+    let scalars = [r#"{"nmae":"x"}"#, r#"{"max_running":0}"#, r#"{"jitter":2}"#, r#"{"decode_base_ms":-1}"#];
+    let steps = [r#"{"decode_table_ms":[[4,1],[4,2]]}"#, r#"{"decode_table_ms":[[4,-1]]}"#, r#"{"chunk_tokens":0}"#];
+    for bad in scalars.into_iter().chain(steps) {
         std::fs::write(&file, bad).unwrap();
         assert!(Profile::load(file.to_str().unwrap()).is_err(), "{bad}");
     }

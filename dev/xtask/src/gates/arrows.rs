@@ -20,6 +20,10 @@ const LAYERS: &[&[&str]] = &[
 /// They stand beside the layers and use none of them: a fake that shares code with the product would share its bugs.
 const APART: &[&str] = &["outrigger-fakes", "xtask"];
 
+/// Its engine model is compared with the fakes', and two models that know one another prove nothing. The crate that
+/// compares them stands above both.
+const WITHOUT_FAKES: &str = "outrigger-plan";
+
 const PURE: &[&str] = &["outrigger-core", "outrigger-wire", "outrigger-plan"];
 
 /// What brings I/O, a clock or randomness with it.
@@ -79,7 +83,7 @@ fn allowed(name: &str, used: &str, ships: bool) -> bool {
     match (layer_of(name), layer_of(used)) {
         (Some(own), Some(below)) => below < own,
         // The binary ships the fakes (demo, fake, lab); the layer below it may test against them.
-        (Some(own), None) => used == "outrigger-fakes" && (own == 3 || own == 2 && !ships),
+        (Some(own), None) => used == "outrigger-fakes" && name != WITHOUT_FAKES && (own == 3 || own == 2 && !ships),
         (None, _) => false,
     }
 }
@@ -156,6 +160,7 @@ mod tests {
             ("outrigger-wire", ""),
             ("outrigger-gateway", "[dependencies]\noutrigger-fakes = { path = \"../outrigger-fakes\" }"),
             ("outrigger-weights", "[dependencies]\noutrigger-gateway = { path = \"../outrigger-gateway\" }"),
+            ("outrigger-plan", "[dev-dependencies]\noutrigger-fakes = { path = \"../outrigger-fakes\" }"),
             ("outrigger-fakes", "[dependencies]\noutrigger-core = { path = \"../outrigger-core\" }"),
             ("stray", ""),
         ]);
@@ -164,11 +169,25 @@ mod tests {
             "outrigger-core must not depend on outrigger-wire in tests:",
             "outrigger-fakes must not depend on outrigger-core:",
             "outrigger-gateway must not depend on outrigger-fakes:",
+            "outrigger-plan must not depend on outrigger-fakes in tests:",
             "outrigger-weights must not depend on outrigger-gateway:",
             "stray: give it a place",
         ];
         assert!(
             faults.len() == starts.len() && starts.iter().zip(&faults).all(|(s, f)| f.starts_with(s)),
+            "{faults:#?}"
+        );
+    }
+
+    #[test]
+    fn fakes_that_use_the_planner_are_a_fault() {
+        let tree = workspace(&[
+            ("outrigger-plan", ""),
+            ("outrigger-fakes", "[dev-dependencies]\noutrigger-plan = { path = \"../outrigger-plan\" }"),
+        ]);
+        let faults = layers(&tree);
+        assert!(
+            faults.len() == 1 && faults[0].starts_with("outrigger-fakes must not depend on outrigger-plan in tests:"),
             "{faults:#?}"
         );
     }
