@@ -2,5 +2,6 @@
 //!
 //! Pure: readers take `impl BufRead`, everything returns values. Files, threads, clocks and HTML belong to the binary.
 
+pub mod perf;
 pub mod sim;
 pub mod trace;

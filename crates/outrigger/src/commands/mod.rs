@@ -9,6 +9,7 @@ mod demo;
 mod explain;
 mod fake;
 mod key;
+mod model;
 mod operate;
 mod schema;
 mod serve;
@@ -35,6 +36,7 @@ enum Command {
     Check(check::Args),
     Explain(explain::Args),
     Simulate(simulate::Args),
+    Model(model::Args),
     Demo(demo::Args),
     Status(operate::Status),
     Drain(operate::Drain),
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Model(args) => model::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => operate::status(&args),
         Command::Drain(args) => operate::drain(&args),

@@ -19,7 +19,8 @@ pub struct Curve {
     seconds_per_token: Vec<f64>,
     /// Seconds to the first token, besides what each token of the prompt adds, with `n + 1` running.
     first_token: Vec<f64>,
-    per_prompt_token: f64,
+    /// What each token of the prompt adds to that.
+    per_prompt_token: Vec<f64>,
     is_constant: bool,
 }
 
@@ -30,13 +31,13 @@ impl Curve {
         Self {
             seconds_per_token: vec![1.0 / tokens_per_second; slots],
             first_token: vec![0.0; slots],
-            per_prompt_token: 0.0,
+            per_prompt_token: vec![0.0; slots],
             is_constant: true,
         }
     }
 
-    /// From tables by the number of running requests. Both have the same length, at least 1.
-    pub fn from_tables(seconds_per_token: Vec<f64>, first_token: Vec<f64>, per_prompt_token: f64) -> Self {
+    /// From tables by the number of running requests. All have the same length, at least 1.
+    pub fn from_tables(seconds_per_token: Vec<f64>, first_token: Vec<f64>, per_prompt_token: Vec<f64>) -> Self {
         debug_assert_eq!(seconds_per_token.len(), first_token.len());
         Self { seconds_per_token, first_token, per_prompt_token, is_constant: false }
     }
@@ -45,12 +46,31 @@ impl Curve {
         self.seconds_per_token.len()
     }
 
+    /// From measured times to the first token and for each one after it.
+    pub fn measured(curve: &crate::perf::Curve) -> Self {
+        // The time grows with the prompt nearly as a line; these two are where most prompts are.
+        const SHORT: u64 = 512;
+        const LONG: u64 = 4_096;
+        let running = || 1..=curve.slots().max(1);
+        let slope = |n: u32| {
+            let (short, long) = (curve.first_token_seconds(n, SHORT), curve.first_token_seconds(n, LONG));
+            ((long - short) / (LONG - SHORT) as f64).max(0.0)
+        };
+        let base = |n: u32| (curve.first_token_seconds(n, SHORT) - slope(n) * SHORT as f64).max(0.0);
+        Self::from_tables(
+            running().map(|n| curve.seconds_per_token(n)).collect(),
+            running().map(base).collect(),
+            running().map(slope).collect(),
+        )
+    }
+
     fn pace(&self, running: usize) -> f64 {
         self.seconds_per_token[running.clamp(1, self.slots()) - 1]
     }
 
     fn first_token(&self, running: usize, prompt: u64) -> f64 {
-        self.first_token[running.clamp(1, self.slots()) - 1] + self.per_prompt_token * prompt as f64
+        let i = running.clamp(1, self.slots()) - 1;
+        self.first_token[i] + self.per_prompt_token[i] * prompt as f64
     }
 }
 

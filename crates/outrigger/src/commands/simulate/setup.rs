@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
-use outrigger_core::fleet::{Backend, Fleet, ModelId};
-use outrigger_plan::sim::{Curve, Engine, Happening, Setup};
+use outrigger_core::fleet::{self, Backend, Fleet, ModelId};
+use outrigger_plan::{
+    perf,
+    sim::{Curve, Engine, Happening, Setup},
+};
 
 use super::{Args, input::Failed};
 use crate::config;
@@ -14,6 +17,8 @@ pub(super) struct Ready {
     pub(super) notes: Vec<String>,
 }
 
+/// What stands in where nothing comparable was measured: the model, its GPU and their number.
+const STAND_IN: (&str, &str, u32) = ("Llama-3.1-70B", "h100", 4);
 /// Requests that a hosted API runs at once, as far as anyone knows.
 const HOSTED_SLOTS: usize = 4_096;
 /// A hosted API's time to first token and time for each one after it, in seconds: typical of small models.
@@ -56,7 +61,7 @@ fn engine(fleet: &Fleet, backend: &Backend, notes: &mut Vec<String>) -> Engine {
     let Some(pool) = backend.pool.map(|p| &fleet.pools[p.index()]) else {
         let slots = HOSTED_SLOTS;
         return Engine {
-            curve: Arc::new(Curve::from_tables(vec![HOSTED_PACE; slots], vec![HOSTED_TTFT; slots], 0.0)),
+            curve: Arc::new(Curve::from_tables(vec![HOSTED_PACE; slots], vec![HOSTED_TTFT; slots], vec![0.0; slots])),
             servers: 1,
             has_deadlines: true,
             source: format!("hosted, assumed: {HOSTED_TTFT} s to the first token, {HOSTED_PACE} s for each other"),
@@ -67,11 +72,29 @@ fn engine(fleet: &Fleet, backend: &Backend, notes: &mut Vec<String>) -> Engine {
     Engine { curve: Arc::new(curve), servers: backend.replicas.max(1), has_deadlines: true, source }
 }
 
+/// The measured engine that is nearest to this one, and what stood in for what.
 fn measured(backend: &Backend, gpu: &str) -> (Curve, String) {
-    let slots = 256;
-    let pace = (1..=slots).map(|n| 0.0135 + 0.00009 * f64::from(n)).collect();
-    let first = (1..=slots).map(|n| 0.08 + 0.004 * f64::from(n)).collect();
-    (Curve::from_tables(pace, first, 2.5e-5), format!("assumed for {} x {gpu}", backend.gpus_per_replica))
+    let engine = engine_name(backend.engine);
+    if let Some((key, curve, stood_in)) = perf::lookup(&backend.model, gpu, backend.gpus_per_replica, engine) {
+        let source =
+            if stood_in.is_empty() { format!("measured: {key}") } else { format!("measured: {key}; {stood_in}") };
+        return (Curve::measured(&curve), source);
+    }
+    let stand_in = perf::lookup(STAND_IN.0, STAND_IN.1, STAND_IN.2, "vllm");
+    let source = format!(
+        "nothing like {} on {} x {gpu} was measured: {} on {} x {} stands in",
+        backend.model, backend.gpus_per_replica, STAND_IN.0, STAND_IN.2, STAND_IN.1
+    );
+    let curve = stand_in.map_or_else(|| Curve::constant(64, 50.0), |(_, curve, _)| Curve::measured(&curve));
+    (curve, source)
+}
+
+fn engine_name(engine: fleet::Engine) -> &'static str {
+    match engine {
+        fleet::Engine::Sglang => "sglang",
+        fleet::Engine::Trtllm => "trtllm",
+        _ => "vllm",
+    }
 }
 
 fn events(args: &Args, fleet: &Fleet) -> Result<Vec<Happening>, Failed> {
