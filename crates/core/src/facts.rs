@@ -66,6 +66,11 @@ impl Facts {
     }
 }
 
+/// The affinity key of a session's or user's name: FNV-1a, the same for every replica and every release.
+pub fn session_key(name: &[u8]) -> u64 {
+    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// Where the things that facts and history name stand in another fleet, after a reload.
 #[derive(Clone, Copy, Debug)]
 pub struct Moved<'a> {

@@ -14,12 +14,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use outrigger_core::{
-    facts::{Facts, History},
-    fleet::{KeyId, Reveal},
+    facts::{Facts, History, session_key},
+    fleet::{Affinity, KeyId, Model, Reveal},
     record::{End, Fault, Outcome},
     units::{Bytes as ByteCount, Tokens},
 };
-use outrigger_wire::request::Endpoint;
+use outrigger_wire::request::{Endpoint, RequestHead};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
@@ -181,7 +181,7 @@ async fn accept(
         max_tokens: head.max_tokens.map(Tokens),
         body_bytes: ByteCount(held.bytes.len() as u64),
         patience: fleet.model(model).timeouts.first_token,
-        affinity: affinity(&parts.headers, head.user.as_deref()),
+        affinity: affinity(fleet.model(model), &parts.headers, &head),
         ..Facts::anonymous(model, at)
     };
     if let Some(key) = key {
@@ -210,11 +210,11 @@ fn refuse_ambiguous_length(headers: &HeaderMap) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `x-session-id`, or the body's `user`. Kept from the first release on; obeyed once affinity is.
-fn affinity(headers: &HeaderMap, user: Option<&str>) -> Option<u64> {
-    let session = headers.get("x-session-id").map(HeaderValue::as_bytes).or(user.map(str::as_bytes))?;
-    let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    Some(session.iter().fold(0xcbf2_9ce4_8422_2325, fnv))
+/// `x-session-id`, or the body's `user`, or the beginning of the prompt where the model asks for that.
+fn affinity(model: &Model, headers: &HeaderMap, head: &RequestHead) -> Option<u64> {
+    let session = headers.get("x-session-id").map(HeaderValue::as_bytes).or(head.user.as_deref().map(str::as_bytes));
+    let prefix = (model.affinity == Affinity::Prefix).then_some(head.prefix_hash);
+    session.filter(|name| !name.is_empty()).map(session_key).or(prefix)
 }
 
 /// Runs the call apart from the connection and waits for its response head.

@@ -16,7 +16,7 @@ use rand_core::Rng as _;
 use super::{Reason, split};
 use crate::{
     Rng, cost,
-    facts::Facts,
+    facts::{Facts, session_key},
     fleet::{Affinity, BackendId, Fleet, Mode, Model, Tier},
     state::State,
     units::{NanoUsd, Nanos},
@@ -51,9 +51,13 @@ impl State {
             return Some((only.index, Reason::OnlyOne));
         }
         if let (Some(key), true) = (facts.affinity, is_first && model.affinity != Affinity::None)
-            && let Some(index) = self.preferred(fleet, model, tier, key, now)
+            && let Some(preferred) = self.preferred(fleet, model, tier, key, now)
         {
-            return Some((index, Reason::Affinity));
+            match preferred {
+                Ok(index) => return Some((index, Reason::Affinity)),
+                // It has more than its share of keyed requests as it is: this one goes to one of the others.
+                Err(index) => self.scratch.retain(|c| c.index != index),
+            }
         }
         match model.mode {
             Mode::Weighted => {
@@ -68,10 +72,17 @@ impl State {
         }
     }
 
-    /// The contender that the key prefers, unless it would wait there for too long.
-    fn preferred(&self, fleet: &Fleet, model: &Model, tier: &Tier, key: u64, now: Nanos) -> Option<usize> {
+    /// The contender that the key prefers; as an error where it would wait there for too long.
+    fn preferred(
+        &self,
+        fleet: &Fleet,
+        model: &Model,
+        tier: &Tier,
+        key: u64,
+        now: Nanos,
+    ) -> Option<Result<usize, usize>> {
         let rank = |c: &&split::Contender| {
-            let hash = mixed(key ^ mixed(name_hash(&fleet.backend(tier.split[c.index].backend).name)));
+            let hash = mixed(key ^ mixed(session_key(fleet.backend(tier.split[c.index].backend).name.as_bytes())));
             // In (0, 1]: the logarithm is finite, and zero only for the luckiest draw.
             let unit = ((hash >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
             -c.weight / unit.ln().min(-f64::MIN_POSITIVE)
@@ -80,8 +91,10 @@ impl State {
         let id = tier.split[best.index].backend;
         let shortest = self.scratch.iter().map(|c| self.wait_at(fleet, tier.split[c.index].backend, now)).min()?;
         let allowance = model.slo.ttft_p95.map_or(ALLOWANCE, |objective| objective / 4);
-        let is_near = self.wait_at(fleet, id, now) <= shortest + allowance;
-        (is_near && !self.is_crowded(fleet, tier, *best, now)).then_some(best.index)
+        // Half of it is kept for the part of a queue that is not seen yet.
+        let is_near = self.wait_at(fleet, id, now) <= shortest + allowance / 2;
+        let may = is_near && !self.is_crowded(fleet, tier, *best, now);
+        Some(if may { Ok(best.index) } else { Err(best.index) })
     }
 
     /// Whether a backend whose slots nobody knows has far more than its share of the tier's requests.
@@ -175,10 +188,6 @@ const HOLD_SHARE: f64 = 1.0;
 /// A uniform number below `n`; `None` for none.
 fn below(n: u32, rng: &mut Rng) -> Option<usize> {
     (n > 0).then(|| ((u64::from(rng.next_u32()) * u64::from(n)) >> 32) as usize)
-}
-
-fn name_hash(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The finaliser of SplitMix64: neighbouring keys end far apart.

@@ -115,15 +115,17 @@ impl Load {
 
     /// What the next request would wait.
     ///
-    /// Where one gateway sends everything and the slots are known, counting is exact. Else the first tokens that came,
-    /// or did not come yet, say more: the engine's queue is shared by all gateways, and each of their requests measures
+    /// Where one gateway sends everything and the slots are known, counting is exact. The first tokens that came, or did
+    /// not come yet, say the rest: the engine's queue is shared by all gateways, and each of their requests measures
     /// it. A replica's own count times their number would call a backend full by chance.
     pub fn expected_wait(&self, own: u32, configured: Option<u32>, replicas: u32, now: Nanos) -> Duration {
         let counted = || self.wait(self.requests(own, replicas, now), self.slots(configured));
-        if replicas == 1 && configured.is_some() {
-            return counted();
+        match self.line.wait(now) {
+            // A bound may have been set higher than what the engine can run: then only its queue shows it.
+            Some(measured) if replicas == 1 => measured.max(counted()),
+            Some(measured) => measured,
+            None => counted(),
         }
-        self.line.wait(now).unwrap_or_else(counted)
     }
 
     /// What a request would wait behind `requests` others, where `slots` are known.

@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use http::Method;
 use outrigger_core::{
-    Rng, cost,
-    facts::{Facts, History},
+    Rng,
+    facts::{Facts, History, session_key},
     fleet::Fleet,
     route::{Candidate, Decision, Verdict},
     state::{Observed, State},
@@ -98,12 +98,12 @@ fn ahead(args: &Args) -> Result<Exit, (Exit, String)> {
     let facts = Facts {
         prompt_tokens: Tokens(args.prompt_tokens),
         max_tokens: args.max_tokens.map(Tokens),
-        affinity: args.session.as_ref().map(|s| s.bytes().fold(0, |h: u64, b| h.wrapping_mul(31) ^ u64::from(b))),
+        affinity: args.session.as_ref().map(|s| session_key(s.as_bytes())),
         ..Facts::anonymous(model, now)
     };
     let mut candidates = Vec::new();
     let decision = state.decide(&facts, &History::default(), now, &mut rng, &mut candidates);
-    let value = explanation(&fleet, &state, &facts, decision, &candidates);
+    let value = explanation(&fleet, &state, &facts, now, decision, &candidates);
     if args.json {
         return Ok(write_out(&format!("{value}\n")));
     }
@@ -126,7 +126,14 @@ fn recorded(fleet: &Arc<Fleet>, file: &std::path::Path) -> Result<(State, Nanos)
     Ok((state, now))
 }
 
-fn explanation(fleet: &Fleet, state: &State, facts: &Facts, decision: Decision, candidates: &[Candidate]) -> Value {
+fn explanation(
+    fleet: &Fleet,
+    state: &State,
+    facts: &Facts,
+    now: Nanos,
+    decision: Decision,
+    candidates: &[Candidate],
+) -> Value {
     let (chosen, reason) = match decision {
         Decision::Attempt(a) => (Some(fleet.backend(a.backend).name.as_str()), a.reason.as_str()),
         Decision::Queue { .. } => (None, "queue"),
@@ -135,7 +142,7 @@ fn explanation(fleet: &Fleet, state: &State, facts: &Facts, decision: Decision, 
     let candidates: Vec<Value> = (candidates.iter())
         .map(|c| {
             let backend = fleet.backend(c.backend);
-            let ttft = state.backend(c.backend).ttft.p50();
+            let ttft = state.backend(c.backend).ttft.p50().map(|usual| usual + state.wait_at(fleet, c.backend, now));
             json!({
                 "backend": backend.name,
                 "tier": c.tier,
@@ -146,7 +153,7 @@ fn explanation(fleet: &Fleet, state: &State, facts: &Facts, decision: Decision, 
                     _ => None,
                 },
                 "expected_ttft_ms": ttft.map(|d| d.as_millis() as u64),
-                "cost_nano_usd": backend.token_price.map_or(0, |price| cost::reservation(&price, facts).0),
+                "cost_nano_usd": state.marginal_cost(fleet, facts, c.backend).0,
             })
         })
         .collect();

@@ -30,27 +30,6 @@ enum Serve {
 
 const TABLE: &[NotYet] = &[
     NotYet {
-        paths: &["models.*.mode"],
-        is_meant: |node| matches!(node.text(), Some("latency" | "cheapest")),
-        message: "this mode is not obeyed yet",
-        instead: "`weighted` is used until it is",
-        serve: Serve::Runs,
-    },
-    NotYet {
-        paths: &["models.*.tiers.*.enter_when"],
-        is_meant: any,
-        message: "`enter_when` is not obeyed yet",
-        instead: "a tier is entered only when the tiers before it cannot serve",
-        serve: Serve::Runs,
-    },
-    NotYet {
-        paths: &["models.*.affinity"],
-        is_meant: |node| matches!(node.text(), Some("session" | "prefix")),
-        message: "affinity is not obeyed yet",
-        instead: "each request is routed by itself, as with `none`",
-        serve: Serve::Runs,
-    },
-    NotYet {
         paths: &["backends.*"],
         is_meant: |node| node.get("url").map_or(is_hosted(node), |url| is_https(&url.node)),
         message: "backends over https are not reached yet",
@@ -86,24 +65,10 @@ const TABLE: &[NotYet] = &[
         serve: Serve::Runs,
     },
     NotYet {
-        paths: &["models.*.slo"],
+        paths: &["models.*.slo.time_per_output_token_p95"],
         is_meant: any,
-        message: "service level objectives are not obeyed yet",
-        instead: "they are kept and change nothing",
-        serve: Serve::Runs,
-    },
-    NotYet {
-        paths: &["backends.*.engine_model"],
-        is_meant: any,
-        message: "engine models are not simulated yet",
-        instead: "it is kept for the simulator and changes nothing",
-        serve: Serve::Runs,
-    },
-    NotYet {
-        paths: &["pools.*.reserved", "pools.*.on_demand", "clouds.*.egress_usd_per_gb"],
-        is_meant: any,
-        message: "prices of pools and egress are not yet part of the routing decision",
-        instead: "they are only reported; tiers and weights decide",
+        message: "an objective for the time per output token is not obeyed yet",
+        instead: "it is reported by `simulate` and changes nothing",
         serve: Serve::Runs,
     },
 ];

@@ -290,16 +290,17 @@ fn what_is_not_obeyed_yet_is_said_once_for_each_kind() {
     };
     let base = kinds(FLEET);
     for (line, with, at) in [
-        (33, "    mode: cheapest", 33),
-        (33, "    affinity: prefix", 33),
+        (33, "    slo: { time_per_output_token_p95: 50ms }", 33),
         (24, "    engine: vllm\n    http: 2", 25),
         (3, "  replicas: dns:outrigger.svc", 3),
         (3, "  tls: { cert: file:a, key: file:b }", 3),
-        (24, "    engine: vllm\n    engine_model: { constant_rate: { slots: 8, tokens_per_second: 40 } }", 25),
     ] {
         let found = kinds(&edited(line, with));
         assert_eq!(found.len(), base.len() + 1, "{with}: {found:?}");
         assert!(found.contains(&at), "{with}: {found:?}");
+    }
+    for (line, with) in [(33, "    mode: cheapest"), (33, "    affinity: prefix"), (33, "    slo: { ttft_p95: 1s }")] {
+        assert_eq!(kinds(&edited(line, with)).len(), base.len(), "obeyed: {with}");
     }
 }
 

@@ -32,6 +32,8 @@ pub enum What {
     Hang,
     /// Every request gets a 500.
     Errors,
+    /// This share of the requests gets a 500.
+    Flaky { share: f64 },
     /// Everything takes this many times as long.
     BrownOut { factor: f64 },
     /// This share of the engines is left.

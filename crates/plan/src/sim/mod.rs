@@ -16,7 +16,7 @@ pub use self::{
     engine::Curve,
     happening::Happening,
     report::Report,
-    run::{Fault, run},
+    run::{Fault, run, watch},
 };
 
 /// How often the gateways read the engines' metrics, on average.

@@ -31,6 +31,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(20);
 /// A token is about this many bytes of a request or an answer.
 const BYTES_PER_TOKEN: u64 = 4;
+/// A token of a stream, with the event around it.
+const STREAMED_TOKEN: u64 = 200;
 
 /// Why a simulation cannot go on: its trace is at fault.
 pub type Fault = crate::trace::TraceFault;
@@ -61,6 +63,28 @@ pub fn run(
     }
     sim.finish();
     Ok(sim.report())
+}
+
+/// Plays `arrivals` and asks the first gateway's state something every `step`, for those who study the core.
+pub fn watch<T>(
+    setup: &Setup,
+    arrivals: impl Iterator<Item = Result<(Arrival, Option<ModelId>), Fault>>,
+    step: Duration,
+    mut ask: impl FnMut(&State) -> T,
+) -> Result<Vec<T>, Fault> {
+    let mut sim = Sim::new(setup);
+    let (mut answers, mut next) = (Vec::new(), Nanos::ZERO);
+    for arrival in arrivals {
+        let (arrival, model) = arrival?;
+        while next <= arrival.at {
+            sim.run_until(next);
+            answers.push(ask(&sim.gateways[0].state));
+            next = next + step;
+        }
+        sim.run_until(arrival.at);
+        sim.arrive(&arrival, model.unwrap_or(setup.model));
+    }
+    Ok(answers)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,6 +144,8 @@ struct Running {
     first_token: Option<Nanos>,
     /// Nothing will come of it.
     is_stuck: bool,
+    /// It gets a 500.
+    stumbles: bool,
 }
 
 #[derive(Debug)]
@@ -136,6 +162,8 @@ struct Backend {
     live_servers: u32,
     outage: Option<What>,
     rate_limit: Option<(f64, Nanos, f64)>,
+    /// Share of the requests that get a 500.
+    flaky: f64,
     metrics: Metrics,
     stale: (u32, u32),
     last_byte: Nanos,
@@ -202,6 +230,7 @@ impl<'a> Sim<'a> {
                 live_servers: engine.servers.max(1),
                 outage: None,
                 rate_limit: None,
+                flaky: 0.0,
                 metrics: Metrics::Right,
                 stale: (0, 0),
                 last_byte: Nanos::ZERO,
@@ -384,13 +413,21 @@ impl<'a> Sim<'a> {
         call.number += 1;
         let number = call.number;
         let server = least_loaded(&self.servers, &self.backends[b]);
-        call.running =
-            Some(Running { attempt, server, started: self.now, admitted: None, first_token: None, is_stuck: false });
+        call.running = Some(Running {
+            attempt,
+            server,
+            started: self.now,
+            admitted: None,
+            first_token: None,
+            is_stuck: false,
+            stumbles: false,
+        });
         let job = Job { id, prompt: call.facts.prompt_tokens.0, output: call.output.max(1) };
         let stream = call.facts.stream;
         self.pay_until(b, self.now);
         let backend = &mut self.backends[b];
         backend.tally.attempts += 1;
+        let is_flaky = backend.flaky > 0.0 && f64::from(self.dealer.next_u32()) < backend.flaky * f64::from(u32::MAX);
         let over_rate = backend.rate_limit.as_mut().is_some_and(|limit| !take_one(limit, self.now));
         match backend.outage {
             Some(What::Hang) => {
@@ -399,7 +436,12 @@ impl<'a> Sim<'a> {
                 self.at(self.now + wait, Due::Deadline { call: id, number });
             }
             Some(_) => self.at(self.now + SOON, Due::Deadline { call: id, number }),
-            None if over_rate => self.at(self.now + SOON, Due::Deadline { call: id, number }),
+            None if over_rate || is_flaky => {
+                if is_flaky {
+                    self.stumble(id);
+                }
+                self.at(self.now + SOON, Due::Deadline { call: id, number });
+            }
             None => {
                 self.submit(server, job);
                 let waits = self.calls[id as usize]
@@ -420,6 +462,12 @@ impl<'a> Sim<'a> {
         let fleet = &self.setup.fleet;
         let model = self.calls[id as usize].as_ref().map_or(ModelId(0), |c| c.facts.model);
         fleet.model(model).timeouts.overridden_by(&fleet.backend(backend).timeouts)
+    }
+
+    fn stumble(&mut self, id: u32) {
+        if let Some(running) = self.calls[id as usize].as_mut().and_then(|c| c.running.as_mut()) {
+            running.stumbles = true;
+        }
     }
 
     fn stick(&mut self, id: u32) {
@@ -525,7 +573,9 @@ impl<'a> Sim<'a> {
         self.spilled += u64::from(attempt.reason == Reason::Spill);
         self.fell_back += u64::from(attempt.reason == Reason::Fallback);
         let spec = self.setup.fleet.backend(attempt.backend);
-        let spent = cost::of_attempt(spec, &usage);
+        let answer = output * if facts.stream { STREAMED_TOKEN } else { BYTES_PER_TOKEN };
+        let moved = cost::of_transfer(&self.setup.fleet, attempt.backend, facts.body_bytes, Bytes(answer));
+        let spent = cost::of_attempt(spec, &usage) + moved;
         let wait = running.admitted.unwrap_or(self.now).since(facts.arrived);
         let first = running.first_token.unwrap_or(self.now);
         let (ttft, whole) = (first.since(facts.arrived), self.now.since(facts.arrived));
@@ -619,6 +669,7 @@ impl<'a> Sim<'a> {
             _ if in_queue => Failure::FirstTokenTimeout,
             Some(What::Outage) => Failure::Refused,
             Some(_) => Failure::Status(500),
+            None if running.stumbles => Failure::Status(500),
             None => Failure::Overloaded { status: 429, retry_after: Some(Duration::from_secs(1)) },
         };
         if in_queue {
@@ -815,6 +866,7 @@ impl<'a> Sim<'a> {
                     self.turn_backend(b, What::BrownOut { factor }, false);
                 }
             }
+            What::Flaky { share } => self.backends[b].flaky = if ends { 0.0 } else { share.clamp(0.0, 1.0) },
             What::RateLimit { requests_per_second } => {
                 self.backends[b].rate_limit = (!ends).then_some((requests_per_second, self.now, 1.0));
             }

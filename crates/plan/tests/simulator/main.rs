@@ -1,7 +1,10 @@
 //! The simulator against what is known without it: queueing theory, an oracle, counts that must add up.
 #![expect(clippy::disallowed_macros, reason = "figures for whoever runs it by hand")]
 
+mod affinity;
+mod failing;
 mod fleets;
 mod herding;
+mod limit;
 mod queueing;
 mod spill;

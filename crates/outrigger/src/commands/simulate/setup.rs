@@ -58,7 +58,7 @@ fn engine(fleet: &Fleet, backend: &Backend, notes: &mut Vec<String>) -> Engine {
             source: format!("{} slots of {} tokens/s", rate.slots, rate.tokens_per_second),
         };
     }
-    let Some(pool) = backend.pool.map(|p| &fleet.pools[p.index()]) else {
+    if backend.pool.is_none() && backend.engine == fleet::Engine::Openai {
         let slots = HOSTED_SLOTS;
         return Engine {
             curve: Arc::new(Curve::from_tables(vec![HOSTED_PACE; slots], vec![HOSTED_TTFT; slots], vec![0.0; slots])),
@@ -66,8 +66,9 @@ fn engine(fleet: &Fleet, backend: &Backend, notes: &mut Vec<String>) -> Engine {
             has_deadlines: true,
             source: format!("hosted, assumed: {HOSTED_TTFT} s to the first token, {HOSTED_PACE} s for each other"),
         };
-    };
-    let (curve, source) = measured(backend, &pool.gpu);
+    }
+    let gpu = backend.pool.map_or(STAND_IN.1, |pool| &fleet.pools[pool.index()].gpu);
+    let (curve, source) = measured(backend, gpu);
     notes.push(format!("{}: {source}", backend.name));
     Engine { curve: Arc::new(curve), servers: backend.replicas.max(1), has_deadlines: true, source }
 }
