@@ -52,6 +52,14 @@ pub(super) struct Args {
     html: Option<PathBuf>,
 }
 
+impl Args {
+    /// As people call it.
+    fn trace_name(&self) -> String {
+        let is_input = self.trace.as_os_str() == "-";
+        if is_input { "standard input".to_owned() } else { self.trace.display().to_string() }
+    }
+}
+
 pub(super) fn run(args: &Args) -> Exit {
     match simulate(args) {
         Ok(exit) => exit,
@@ -101,13 +109,13 @@ fn play(setup: &setup::Ready, args: &Args, progress: &input::Progress) -> Result
         !stopped
     });
     let report =
-        report.map_err(|fault| Failed::usage(format!("{}: {fault}\n  help: {}", args.trace.display(), fault.help)))?;
+        report.map_err(|fault| Failed::usage(format!("{}: {fault}\n  help: {}", args.trace_name(), fault.help)))?;
     Ok((report, stopped))
 }
 
 fn tell(args: &Args, setups: &[setup::Ready], played: &[Played]) -> Result<Exit, Failed> {
     if let Some(path) = &args.html {
-        let page = html::page(&args.trace.display().to_string(), played);
+        let page = html::page(&args.trace_name(), played);
         std::fs::write(path, page).map_err(|e| Failed::environment(format!("cannot write {}: {e}", path.display())))?;
     }
     let mut notes: Vec<&String> = setups.iter().flat_map(|s| &s.notes).collect();

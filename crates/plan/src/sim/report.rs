@@ -212,6 +212,7 @@ pub struct Series {
     pub failed: Vec<u32>,
     /// USD that each backend has cost by the end of each step.
     pub spent: Vec<Vec<f64>>,
+    newest: usize,
 }
 
 const STEPS: usize = 512;
@@ -224,6 +225,7 @@ impl Series {
             waiting: vec![Vec::new(); backends],
             failed: Vec::new(),
             spent: vec![Vec::new(); backends],
+            newest: 0,
         }
     }
 
@@ -231,6 +233,12 @@ impl Series {
         let step = self.step(now);
         bump(&mut self.served[backend], step, |n| n + 1);
         bump(&mut self.waiting[backend], step, |n| n.max(waiting as u32));
+    }
+
+    /// Whether this is a later step than the last one that was noted.
+    pub(super) fn is_new_step(&mut self, now: Nanos) -> bool {
+        let step = self.step(now);
+        std::mem::replace(&mut self.newest, step) != step
     }
 
     /// What a backend has cost by now.

@@ -596,6 +596,9 @@ impl<'a> Sim<'a> {
             tally.ttft.record(ttft);
             self.ttft.record(ttft);
         }
+        if self.series.is_new_step(self.now) {
+            (0..self.backends.len()).for_each(|b| self.note_spent(b));
+        }
         self.note_spent(b);
         self.meet(facts.model, ttft, self.now.since(first), output);
         self.close(id);

@@ -140,6 +140,9 @@ fn backends(r: &Report) -> String {
 
 /// A line for each series. A plot that cannot be drawn is left out: the figures are in the tables.
 fn plot(title: &str, x: &str, y: &str, lines: &[(&str, Points)], is_log: bool) -> String {
+    if lines.iter().all(|(_, points)| points.iter().all(|p| p.1 == 0.0)) {
+        return format!("<h3>{title}</h3><p class=\"note\">None.</p>");
+    }
     let mut svg = String::new();
     match draw(&mut svg, x, y, lines, is_log) {
         Ok(()) => format!("<h3>{title}</h3>{svg}"),

@@ -116,7 +116,7 @@ pub(super) fn open(args: &Args, setup: &Setup) -> Result<Arrivals, Failed> {
     if !(args.speed.is_finite() && args.speed > 0.0) {
         return Err(Failed::usage("--speed must be above 0: 2 plays the trace twice as fast"));
     }
-    let path = args.trace.display();
+    let path = args.trace_name();
     let raw: Box<dyn Read> = if args.trace.as_os_str() == "-" {
         Box::new(io::stdin())
     } else {

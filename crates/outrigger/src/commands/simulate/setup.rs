@@ -77,8 +77,7 @@ fn engine(fleet: &Fleet, backend: &Backend, notes: &mut Vec<String>) -> Engine {
 fn measured(backend: &Backend, gpu: &str) -> (Curve, String) {
     let engine = engine_name(backend.engine);
     if let Some((key, curve, stood_in)) = perf::lookup(&backend.model, gpu, backend.gpus_per_replica, engine) {
-        let source =
-            if stood_in.is_empty() { format!("measured: {key}") } else { format!("measured: {key}; {stood_in}") };
+        let source = if stood_in.is_empty() { format!("measured on {key}") } else { stood_in };
         return (Curve::measured(&curve), source);
     }
     let stand_in = perf::lookup(STAND_IN.0, STAND_IN.1, STAND_IN.2, "vllm");
@@ -107,15 +106,9 @@ fn events(args: &Args, fleet: &Fleet) -> Result<Vec<Happening>, Failed> {
         let at = |message: String, help: &str| {
             Failed::usage(format!("{}: row {}: {message}\n  help: {help}", path.display(), i + 1))
         };
-        let happening: Happening = serde_json::from_str(line).map_err(|e| {
-            at(e.to_string(), "write one event a line, such as {\"event\":\"outage\",\"cloud\":\"lambda\",\"at_s\":600,\"for_s\":300}")
+        let happening = Happening::parse(line).map_err(|message| {
+            at(message, "write one event a line, such as {\"event\":\"outage\",\"cloud\":\"lambda\",\"at_s\":600,\"for_s\":300}")
         })?;
-        if !happening.at_s.is_finite()
-            || happening.at_s < 0.0
-            || happening.for_s.is_some_and(|t| t.is_nan() || t <= 0.0)
-        {
-            return Err(at("`at_s` must be 0 or more and `for_s` above 0".to_owned(), "both are seconds"));
-        }
         if let Some(name) = &happening.backend
             && fleet.backend_by_name(name).is_none()
         {
