@@ -293,6 +293,7 @@ pub struct Model {
     pub tiers: Vec<Tier>,
     pub timeouts: Timeouts,
     pub affinity: Affinity,
+    pub weigh_by: WeighBy,
 }
 
 /// How a backend is chosen inside a tier.
@@ -302,6 +303,15 @@ pub enum Mode {
     Weighted,
     Latency,
     Cheapest,
+}
+
+/// What the weights of a split are shares of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WeighBy {
+    #[default]
+    Requests,
+    /// Of prompts and answers together: what is paid for where tokens are.
+    Tokens,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

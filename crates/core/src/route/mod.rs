@@ -19,8 +19,8 @@ use self::{eligible::Found, retry::Payment, split::Contender};
 use crate::{
     Rng, cost,
     facts::{Facts, History},
-    fleet::{BackendId, Fleet, Tier},
-    state::{AttemptId, State, health::PROBE_TIMEOUT},
+    fleet::{BackendId, Fleet, Tier, WeighBy},
+    state::{AttemptId, State, TokenShare, health::PROBE_TIMEOUT},
     units::{NanoUsd, Nanos},
 };
 
@@ -204,7 +204,12 @@ impl State {
         };
         let price = fleet.backend(backend).token_price;
         let reserved = price.map_or(NanoUsd::ZERO, |price| cost::reservation(&price, facts));
-        let id = self.book(backend, facts, now, reserved);
+        let by_tokens = reason == Reason::Weight && fleet.model(facts.model).weigh_by == WeighBy::Tokens;
+        let share = by_tokens.then(|| {
+            let estimate = self.observed.models[facts.model.index()].expected_tokens(facts);
+            TokenShare { tier: t as u16, index: index as u16, estimate }
+        });
+        let id = self.book(backend, facts, now, reserved, share);
         Some(Decision::Attempt(Attempt { id, backend, tier: number, reason, substitute: tier.substitute }))
     }
 

@@ -17,7 +17,7 @@ use super::{Reason, split};
 use crate::{
     Rng, cost,
     facts::{Facts, session_key},
-    fleet::{Affinity, BackendId, Fleet, Mode, Model, Tier},
+    fleet::{Affinity, BackendId, Fleet, Mode, Model, Tier, WeighBy},
     state::State,
     units::{NanoUsd, Nanos},
 };
@@ -61,8 +61,14 @@ impl State {
         }
         match model.mode {
             Mode::Weighted => {
-                let credits = &mut self.observed.models[facts.model.index()].tiers[t].credits;
-                split::choose(credits, &self.scratch).map(|index| (index, Reason::Weight))
+                let state = &mut self.observed.models[facts.model.index()];
+                let tokens = state.expected_tokens(facts);
+                let credits = &mut state.tiers[t].credits;
+                let chosen = match model.weigh_by {
+                    WeighBy::Requests => split::choose(credits, &self.scratch),
+                    WeighBy::Tokens => split::choose_amount(credits, &self.scratch, tokens),
+                };
+                chosen.map(|index| (index, Reason::Weight))
             }
             Mode::Latency => self.faster_of_two(fleet, tier, now, rng).map(|index| (index, Reason::Latency)),
             Mode::Cheapest => {

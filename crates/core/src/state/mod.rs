@@ -100,6 +100,8 @@ pub struct BackendState {
 pub struct ModelState {
     pub tiers: Vec<TierState>,
     pub retries: RetryBudget,
+    /// Tokens of an answer, on average; 0 until there was one.
+    mean_output: f64,
     /// Requests waiting for headroom.
     pub waiting: u32,
 }
@@ -108,8 +110,16 @@ pub struct ModelState {
 pub struct TierState {
     /// Weights in force, in the order of the tier's split: the file's, or an overlay's.
     pub weights: Vec<u32>,
-    /// Requests owed to each backend of the split.
+    /// Requests, or tokens, owed to each backend of the split.
     pub credits: Vec<f64>,
+}
+
+/// The part of a split by tokens that an attempt was given, to be settled with what it used.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TokenShare {
+    pub(crate) tier: u16,
+    pub(crate) index: u16,
+    pub(crate) estimate: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,6 +137,7 @@ pub(crate) struct InFlight {
     behind: f64,
     /// Time to first token, once it is known.
     ttft: Option<Duration>,
+    share: Option<TokenShare>,
 }
 
 impl State {
@@ -293,7 +304,14 @@ impl State {
     }
 
     /// Books an attempt; the counterpart of [`Event::Ended`].
-    pub(crate) fn book(&mut self, backend: BackendId, facts: &Facts, now: Nanos, reserved: NanoUsd) -> AttemptId {
+    pub(crate) fn book(
+        &mut self,
+        backend: BackendId,
+        facts: &Facts,
+        now: Nanos,
+        reserved: NanoUsd,
+        share: Option<TokenShare>,
+    ) -> AttemptId {
         let stream = facts.stream;
         let replicas = self.fleet.gateway.replicas.count();
         let state = &mut self.observed.backends[backend.index()];
@@ -328,6 +346,7 @@ impl State {
             prompt,
             behind,
             ttft: None,
+            share,
         })
     }
 
@@ -354,6 +373,7 @@ impl State {
         let backend = self.fleet.backend(attempt.backend);
         let spent = if may_have_cost(end, usage) { attempt.reserved } else { cost::of_attempt(backend, usage).tokens };
         self.observed.clouds[backend.cloud.index()].settle(attempt.reserved, spent, now);
+        self.settle_tokens(&attempt, end, usage);
 
         let state = &mut self.observed.backends[attempt.backend.index()];
         state.in_flight -= 1;
@@ -386,6 +406,23 @@ impl State {
             state.cooldown.trial_wasted();
         }
         effect
+    }
+
+    /// Corrects the shares of tokens by what the attempt used, and what an answer is expected to be.
+    fn settle_tokens(&mut self, attempt: &InFlight, end: End, usage: &Usage) {
+        const GAIN: f64 = 1.0 / 128.0;
+        let Some(model) = attempt.model.map(|m| &mut self.observed.models[m.index()]) else { return };
+        let output = usage.output.0 as f64;
+        if end == End::Ok {
+            let first = model.mean_output == 0.0;
+            model.mean_output = if first { output } else { model.mean_output + (output - model.mean_output) * GAIN };
+        }
+        if let Some(share) = attempt.share
+            && let Some(tier) = model.tiers.get_mut(usize::from(share.tier))
+        {
+            let beyond = usage.prompt.0 as f64 + output - share.estimate;
+            split::settle(&mut tier.credits, &tier.weights, usize::from(share.index), beyond);
+        }
     }
 
     /// The backend of an attempt in flight.
@@ -452,6 +489,13 @@ fn may_have_cost(end: End, usage: &Usage) -> bool {
 }
 
 impl ModelState {
+    /// Tokens that a request is expected to take, prompt and answer.
+    pub(crate) fn expected_tokens(&self, facts: &Facts) -> f64 {
+        let usual = if self.mean_output > 0.0 { self.mean_output } else { 256.0 };
+        let answer = facts.max_tokens.map_or(usual, |most| usual.min(most.0 as f64));
+        facts.prompt_tokens.0 as f64 + answer
+    }
+
     fn new(model: &Model) -> Self {
         let tier = |tier: &Tier| TierState {
             weights: tier.split.iter().map(|s| s.weight).collect(),
@@ -509,6 +553,7 @@ impl Attempts {
             if let Some(new) = moved[attempt.backend.index()] {
                 attempt.backend = new;
                 attempt.model = attempt.model.and_then(|m| models[m.index()]);
+                attempt.share = None;
             } else {
                 self.slots[index] = (self.slots[index].0.wrapping_add(1), None);
                 self.free.push(index as u32);

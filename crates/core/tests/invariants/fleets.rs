@@ -7,7 +7,7 @@ use outrigger_core::{
     fleet::{
         Affinity, Backend, BackendId, Cloud, CloudId, Engine, Fleet, Gateway, HttpVersion, Key, Limits, MetricsMode,
         Mode, Model, ModelId, Priority, Replicas, Reveal, Share, Slo, SpendLimit, Tier, TimeoutOverrides, Timeouts,
-        TokenPrice,
+        TokenPrice, WeighBy,
     },
     units::{NanoUsd, Nanos, Tokens},
 };
@@ -59,6 +59,7 @@ pub(crate) fn fleet(tiers: &[&[u32]]) -> Fleet {
             tiers,
             timeouts: Timeouts::default(),
             affinity: Affinity::None,
+            weigh_by: WeighBy::Requests,
         }],
         keys: Vec::new(),
     }

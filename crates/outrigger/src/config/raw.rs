@@ -273,6 +273,8 @@ pub(crate) struct Model {
     pub(crate) timeouts: Option<Timeouts>,
     /// What keeps requests together on one backend; `session` by default.
     pub(crate) affinity: Option<Affinity>,
+    /// What the weights are shares of; `requests` by default.
+    pub(crate) weigh_by: Option<WeighBy>,
 }
 
 /// What a model's clients are promised.
@@ -400,6 +402,13 @@ choice!(Mode => fleet::Mode {
     Latency => Self::Latency,
     /// To whoever is expected to cost least.
     Cheapest => Self::Cheapest,
+});
+
+choice!(WeighBy => fleet::WeighBy {
+    /// Of requests, exactly.
+    Requests => Self::Requests,
+    /// Of tokens, prompts and answers together.
+    Tokens => Self::Tokens,
 });
 
 choice!(Affinity => fleet::Affinity {

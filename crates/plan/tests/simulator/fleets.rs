@@ -6,7 +6,7 @@ use outrigger_core::{
     Rng,
     fleet::{
         Affinity, Backend, BackendId, Cloud, CloudId, Engine, Fleet, Gateway, HttpVersion, Limits, MetricsMode, Mode,
-        Model, ModelId, Replicas, Share, Slo, Tier, TimeoutOverrides, Timeouts,
+        Model, ModelId, Replicas, Share, Slo, Tier, TimeoutOverrides, Timeouts, WeighBy,
     },
     units::{Nanos, Tokens},
 };
@@ -54,6 +54,7 @@ pub(crate) fn fleet(tiers: &[&[u32]]) -> Fleet {
             tiers,
             timeouts: Timeouts::default(),
             affinity: Affinity::None,
+            weigh_by: WeighBy::Requests,
         }],
         keys: Vec::new(),
     }

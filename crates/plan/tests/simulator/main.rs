@@ -6,5 +6,7 @@ mod failing;
 mod fleets;
 mod herding;
 mod limit;
+mod modes;
 mod queueing;
+mod regions;
 mod spill;

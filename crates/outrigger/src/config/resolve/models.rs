@@ -57,6 +57,7 @@ fn model(context: &Context<'_>, name: &str, raw: &raw::Model, at: &At<'_>, backe
         tiers,
         timeouts: timeouts(raw.timeouts.as_ref(), &at.key("timeouts")),
         affinity: raw.affinity.map(Into::into).unwrap_or_default(),
+        weigh_by: raw.weigh_by.map(Into::into).unwrap_or_default(),
     }
 }
 
