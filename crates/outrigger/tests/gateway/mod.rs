@@ -10,6 +10,7 @@ mod drain;
 mod edits;
 mod http;
 mod keys;
+mod routing;
 mod secrets;
 mod signals;
 
