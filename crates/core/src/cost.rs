@@ -234,6 +234,7 @@ mod tests {
             gpu: "h100".to_owned(),
             gpus: GpuCount { min, max, step: 1 },
             price,
+            scale: None,
         };
         let reserved = PoolPrice::Reserved { usd_per_gpu_hour: price, until: None };
         let on_demand = PoolPrice::OnDemand {

@@ -183,6 +183,37 @@ pub struct Pool {
     pub gpu: String,
     pub gpus: GpuCount,
     pub price: PoolPrice,
+    /// Who is told when another number of GPUs is wanted.
+    pub scale: Option<Scale>,
+}
+
+/// How the number of GPUs of a pool is changed, and what it may cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scale {
+    pub call: ScaleCall,
+    pub timeout: Duration,
+    pub max_usd_per_hour: Option<NanoUsd>,
+    /// Says what it would do, and does nothing.
+    pub dry_run: bool,
+}
+
+impl Scale {
+    /// The most of a pool's GPUs that may be asked for; never below what it always keeps.
+    pub fn most_gpus(&self, pool: &Pool) -> u32 {
+        let GpuCount { min, max, step } = pool.gpus;
+        let price = pool.price.usd_per_gpu_hour();
+        let Some(most) = self.max_usd_per_hour.filter(|_| price > NanoUsd::ZERO) else { return max };
+        let affordable = u32::try_from(most.0 / price.0).unwrap_or(0).min(max);
+        min + affordable.saturating_sub(min) / step.max(1) * step.max(1)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScaleCall {
+    /// A program and its arguments, run without a shell. Never empty.
+    Exec(Vec<String>),
+    /// An http URL that is posted to.
+    Webhook(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,10 +18,10 @@ use outrigger_core::{
     Rng,
     cost::Cost,
     facts::{Facts, History},
-    fleet::{BackendId, Fleet},
+    fleet::{BackendId, CloudId, Fleet, ModelId},
     record::{AttemptRecord, Outcome, TokensSource},
     route::{Candidate, Decision},
-    state::{State, View, health::Health, load::Scrape},
+    state::{State, View, health::Health, load::Scrape, scaling::Desired, survive::Survival},
     units::{NanoUsd, Nanos},
 };
 use prometheus_client::{
@@ -36,7 +36,12 @@ use prometheus_client::{
 };
 use serde::Serialize;
 
-use crate::{live::Ticket, pool_cost::Bill, scrape};
+use crate::{
+    live::Ticket,
+    pool_cost::Bill,
+    scale::{CallOutcome, Order},
+    scrape,
+};
 
 /// Lines that may wait for the writer.
 const QUEUE: usize = 16_384;
@@ -214,6 +219,27 @@ impl Events {
         }
     }
 
+    /// One call to whoever scales a pool; `pause` is the time to the next try.
+    pub fn scaled(&self, order: &Order, outcome: &CallOutcome, pause: Option<Duration>) {
+        let Order { pool, gpus, replicas, reason, .. } = order;
+        let what = match outcome {
+            CallOutcome::Ok => "ok".to_owned(),
+            CallOutcome::DryRun => "dry run, nothing was done".to_owned(),
+            CallOutcome::Failed(why) => format!("failed: {why}"),
+            CallOutcome::Timeout => "failed: it took too long and was ended".to_owned(),
+        };
+        let next = pause.map_or(String::new(), |pause| format!("; again in {} s", pause.as_secs()));
+        eprintln!("scale {pool} to {gpus} GPUs ({replicas} replicas, {}): {what}{next}", reason.as_str());
+        self.metrics.scale_called(pool, outcome.as_str());
+    }
+
+    /// More GPUs are desired than may be paid for.
+    pub fn scale_held(&self, pool: &str, desired: &Desired, most: u32) {
+        let (gpus, reason) = (desired.gpus, desired.reason.as_str());
+        eprintln!("scale {pool}: {gpus} GPUs are wanted ({reason}), and max_usd_per_hour allows {most}");
+        self.metrics.scale_called(pool, "held");
+    }
+
     pub fn decision(&self, line: &DecisionLine<'_>) {
         if let Some(lines) = &self.decisions {
             lines.write(line, &self.metrics.lost("decision"));
@@ -240,6 +266,9 @@ labels! {
     TokenLabels { backend: String, cloud: String, region: String, model: String, r#type: &'static str, source: &'static str }
     CostLabels { backend: String, cloud: String, region: String, model: String, kind: &'static str }
     PoolLabels { pool: String, cloud: String, kind: &'static str }
+    SurvivalLabels { model: String, lost_cloud: String }
+    PoolNameLabels { pool: String }
+    ScaleLabels { pool: String, result: &'static str }
     CloudLabels { cloud: String, window: &'static str }
     ModelLabels { model: String }
     ResultLabels { result: &'static str }
@@ -289,6 +318,9 @@ pub struct Metrics {
     marginal_cost: Family<CostLabels, FloatCounter>,
     pool_cost: Family<PoolLabels, FloatCounter>,
     spend: Family<CloudLabels, FloatGauge>,
+    survivable: Family<SurvivalLabels, FloatGauge>,
+    desired_replicas: Family<PoolNameLabels, Gauge>,
+    scale_calls: Family<ScaleLabels, Counter>,
     retries: Family<ModelLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
     last_reload_ok: Gauge,
@@ -331,6 +363,9 @@ impl Metrics {
             marginal_cost: Family::default(),
             pool_cost: Family::default(),
             spend: Family::default(),
+            survivable: Family::default(),
+            desired_replicas: Family::default(),
+            scale_calls: Family::default(),
             retries: Family::default(),
             reloads: Family::default(),
             last_reload_ok: Gauge::default(),
@@ -362,6 +397,17 @@ impl Metrics {
             metrics.pool_cost.clone(),
         );
         r.register("spend_usd", "Spent on tokens in a sliding window, for spend limits", metrics.spend.clone());
+        r.register(
+            "survivable_share",
+            "Of a model's load now, what would still be served without substitutes if the cloud died",
+            metrics.survivable.clone(),
+        );
+        r.register(
+            "pool_desired_replicas",
+            "Engines that a pool on demand should run for the load now",
+            metrics.desired_replicas.clone(),
+        );
+        r.register("scale_calls", "Calls to whoever scales a pool, by result", metrics.scale_calls.clone());
         r.register("retries", "Attempts after the first", metrics.retries.clone());
         r.register("config_reloads", "Reloads of the fleet file, by result", metrics.reloads.clone());
         r.register(
@@ -482,6 +528,10 @@ impl Metrics {
         self.scrapes.get_or_create(&ProbeLabels { backend, cloud, region, result }).inc();
     }
 
+    fn scale_called(&self, pool: &str, result: &'static str) {
+        self.scale_calls.get_or_create(&ScaleLabels { pool: pool.to_owned(), result }).inc();
+    }
+
     pub fn reloaded(&self, ok: bool) {
         self.reloads.get_or_create(&ResultLabels { result: if ok { "ok" } else { "refused" } }).inc();
         self.last_reload_ok.set(i64::from(ok));
@@ -549,13 +599,42 @@ impl Metrics {
                 }
             }
         }
+        self.desired_replicas.clear();
+        for desired in state.desired(now) {
+            let pool = fleet.pools[desired.pool.index()].name.clone();
+            self.desired_replicas.get_or_create(&PoolNameLabels { pool }).set(i64::from(desired.replicas));
+        }
+        self.survivable.clear();
+        for Outlook { model, lost_cloud, survival } in outlooks(state, now) {
+            let labels = SurvivalLabels { model: model.to_owned(), lost_cloud: lost_cloud.to_owned() };
+            self.survivable.get_or_create(&labels).set(survival.share());
+        }
         for (c, cloud) in fleet.clouds.iter().enumerate().filter(|(_, c)| c.spend_limit.is_some()) {
-            let (hour, day, reserved) = state.spend(outrigger_core::fleet::CloudId(c as u16), now);
+            let (hour, day, reserved) = state.spend(CloudId(c as u16), now);
             for (window, usd) in [("hour", hour), ("day", day), ("reserved", reserved)] {
                 self.spend.get_or_create(&CloudLabels { cloud: cloud.name.clone(), window }).set(usd.as_usd());
             }
         }
     }
+}
+
+/// What is left of one model if one cloud dies.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlook<'a> {
+    pub model: &'a str,
+    pub lost_cloud: &'a str,
+    pub survival: Survival,
+}
+
+/// For each cloud what is left of each model that it serves, for the metrics and the admin API.
+pub fn outlooks(state: &State, now: Nanos) -> impl Iterator<Item = Outlook<'_>> {
+    let fleet = state.fleet();
+    let pairs = (0..fleet.clouds.len()).flat_map(|c| (0..fleet.models.len()).map(move |m| (c, m)));
+    pairs.filter_map(move |(c, m)| {
+        let (cloud, model) = (CloudId(c as u16), ModelId(m as u16));
+        let survival = state.survival(model, cloud, now)?;
+        Some(Outlook { model: &fleet.model(model).name, lost_cloud: &fleet.cloud(cloud).name, survival })
+    })
 }
 
 /// What engines' own metrics said, absent where nothing was ever read.

@@ -3,7 +3,7 @@
 //! Read the files in the order of a request: [`serve`] accepts it, [`auth`] says whose it is, [`intake`] reads it, the
 //! core admits it, [`dispatch`] decides and tries until an [`attempt`] commits, [`relay`] passes the answer on, and
 //! [`account`] writes it down. Beside that way stand [`live`] (the decision core behind its lock), [`probe`], [`scrape`],
-//! [`overlays`], [`events`] (every log line and metric), [`pool_cost`], [`pool`] and [`net`] (connections), [`reply`]
+//! [`overlays`], [`events`] (every log line and metric), [`pool_cost`], [`scale`] (pools that follow the load), [`pool`] and [`net`] (connections), [`reply`]
 //! (errors), [`models`] and [`admin`].
 
 pub mod account;
@@ -23,6 +23,7 @@ pub mod pool_cost;
 pub mod probe;
 pub mod relay;
 pub mod reply;
+pub mod scale;
 pub mod scrape;
 pub mod serve;
 
@@ -78,12 +79,18 @@ pub fn start(setup: Setup) -> io::Result<Running> {
     events.metrics().starts_with();
     let live = Live::new(&setup.loaded, Clock::start(), setup.connector, events, overlays, setup.seed);
     let live = Arc::new(live.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?);
+    let memory = scale::Memory::in_folder(gateway.state_dir.as_deref());
+    if let Some(memory) = &memory {
+        let pools = memory.read()?;
+        live.with_state(|state| state.restore_scaling(&pools, live.clock.now()));
+    }
     let (listen, admin) = (setup.data.local_addr()?, setup.admin.local_addr()?);
     let (drain, draining) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
     let data = tokio::spawn(serve::run(live.clone(), setup.data, draining, stopping.clone()));
     tokio::spawn(probe::run(live.clone(), stopping.clone()));
     tokio::spawn(scrape::run(live.clone(), stopping.clone(), setup.seed));
+    tokio::spawn(scale::run(live.clone(), stopping.clone(), memory, setup.seed));
     tokio::spawn(admin::run(live.clone(), setup.admin, setup.access, setup.reload));
     Ok(Running { live, listen, admin, drain, stop, data })
 }

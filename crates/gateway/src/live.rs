@@ -21,7 +21,7 @@ use outrigger_core::{
     fleet::{Backend, BackendId, Fleet, KeyId},
     record::{End, Fault, Usage},
     route::{Candidate, Decision, Reject},
-    state::{AttemptId, Event, State, health::Effect},
+    state::{AttemptId, Event, State, health::Effect, scaling::Desired},
     units::{NanoUsd, Nanos},
 };
 use rand_core::SeedableRng as _;
@@ -222,6 +222,7 @@ impl Live {
         let view = self.events.logs_decisions().then(|| (core.state.view(&ticket.facts), core.rng.clone()));
         let mut candidates = Vec::with_capacity(8);
         let decision = core.state.decide(&ticket.facts, &ticket.history, now, &mut core.rng, &mut candidates);
+        core.state.note_decision(&ticket.facts, &ticket.history, &decision, now);
         let fleet = core.state.fleet().clone();
         core.remember(ticket, now, decision, &candidates);
         let upstream = match decision {
@@ -355,6 +356,18 @@ impl Live {
     pub fn pool_costs(&self) -> BTreeMap<Bill, NanoUsd> {
         let core = self.core();
         core.pool_costs.at(core.state.fleet(), self.clock.now())
+    }
+
+    /// How large each pool should be that follows the load.
+    pub fn desired(&self) -> (Arc<Fleet>, Vec<Desired>) {
+        let now = self.clock.now();
+        let mut core = self.core();
+        let desired = core.state.desired(now);
+        (core.state.fleet().clone(), desired)
+    }
+
+    pub(crate) fn connector(&self) -> Arc<dyn Connect> {
+        self.connector.clone()
     }
 
     pub fn decisions(&self, request_id: &str) -> Vec<Explained> {

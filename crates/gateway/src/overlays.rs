@@ -169,10 +169,10 @@ fn has_target(state: &State, what: &What) -> bool {
 }
 
 /// Either the old file or the new one is there, whatever happens in between.
-fn write_whole(file: &Path, overlays: &[Overlay]) -> io::Result<()> {
+pub(crate) fn write_whole(file: &Path, things: &[impl Serialize]) -> io::Result<()> {
     let temporary = file.with_extension("json.new");
     let mut out = fs::File::create(&temporary)?;
-    out.write_all(&serde_json::to_vec_pretty(overlays).map_err(io::Error::other)?)?;
+    out.write_all(&serde_json::to_vec_pretty(things).map_err(io::Error::other)?)?;
     out.sync_all()?;
     fs::rename(&temporary, file)?;
     if let Some(dir) = file.parent() {

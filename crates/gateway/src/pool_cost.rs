@@ -80,6 +80,7 @@ mod tests {
             gpu: "h100".to_owned(),
             gpus: GpuCount { min, max, step: 1 },
             price,
+            scale: None,
         };
         let cloud =
             Cloud { name: "c".to_owned(), region: None, api_key: None, spend_limit: None, egress_usd_per_gb: None };

@@ -9,7 +9,9 @@ pub mod health;
 pub mod latency;
 pub mod load;
 pub mod retry_budget;
+pub mod scaling;
 pub mod spend;
+pub mod survive;
 mod view;
 
 use std::{sync::Arc, time::Duration};
@@ -23,6 +25,7 @@ use self::{
     latency::Latency,
     load::{FirstToken, Load, Scrape},
     retry_budget::RetryBudget,
+    scaling::Scaling,
     spend::Spend,
 };
 use crate::{
@@ -77,6 +80,9 @@ pub struct Observed {
     pub clouds: Vec<Spend>,
     /// Requests in flight per key.
     pub keys: Vec<u32>,
+    /// Absent from what was written down before there was any.
+    #[serde(default)]
+    pub scaling: Scaling,
     pub(crate) attempts: Attempts,
 }
 
@@ -152,6 +158,7 @@ impl State {
             models: fleet.models.iter().map(ModelState::new).collect(),
             clouds: fleet.clouds.iter().map(|_| Spend::default()).collect(),
             keys: vec![0; fleet.keys.len()],
+            scaling: Scaling::new(&fleet, now),
             attempts: Attempts::default(),
         };
         let scratch = Vec::with_capacity(fleet.backends.len());
@@ -166,7 +173,8 @@ impl State {
     pub fn restore(fleet: Arc<Fleet>, observed: Observed) -> Option<Self> {
         let fits = observed.backends.len() == fleet.backends.len()
             && observed.models.len() == fleet.models.len()
-            && observed.clouds.len() == fleet.clouds.len();
+            && observed.clouds.len() == fleet.clouds.len()
+            && observed.scaling.fits(&fleet);
         let scratch = Vec::with_capacity(fleet.backends.len());
         fits.then_some(Self { fleet, observed, scratch })
     }
@@ -181,6 +189,7 @@ impl State {
         let moved = Moved { from: &from, to: &to };
         let places: Vec<_> = (0..from.backends.len()).map(|i| moved.backend(BackendId(i as u16))).collect();
         self.release_reservations(&places, now);
+        next.observed.scaling.follow(&self.observed.scaling, &moved, now);
         next.observed.attempts = self.observed.attempts;
         let models: Vec<_> = (0..from.models.len()).map(|i| moved.model(ModelId(i as u16))).collect();
         next.observed.attempts.rename(&places, &models);

@@ -10,11 +10,11 @@ use std::{
 use outrigger_core::{
     Rng,
     facts::{Facts, History},
-    fleet::SpendLimit,
+    fleet::{CloudId, GpuCount, Pool, PoolId, PoolPrice, SpendLimit},
     record::{End, Usage},
     route::{Candidate, Decision, Recorder},
     state::{Event, State},
-    units::Nanos,
+    units::{NanoUsd, Nanos},
 };
 use rand_core::SeedableRng as _;
 
@@ -52,17 +52,32 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 fn cycle(state: &mut State, facts: &Facts, now: Nanos, rng: &mut Rng, recorder: &mut impl Recorder) {
-    let decided = state.decide(facts, &History::default(), now, rng, recorder);
+    let history = History::default();
+    let decided = state.decide(facts, &history, now, rng, recorder);
+    state.note_decision(facts, &history, &decided, now);
     let Decision::Attempt(attempt) = decided else { panic!("{decided:?}") };
     state.observe(Event::Committed { attempt: attempt.id }, now, rng);
     let ended = Event::Ended { attempt: attempt.id, end: End::Ok, usage: Usage::default() };
     state.observe(ended, now, rng);
 }
 
+fn burst() -> Pool {
+    let price = PoolPrice::OnDemand {
+        usd_per_gpu_hour: NanoUsd(4_000_000_000),
+        billing_block: Duration::from_secs(1),
+        cold_start: Duration::ZERO,
+    };
+    let gpus = GpuCount { min: 0, max: 3, step: 1 };
+    Pool { name: "burst".to_owned(), cloud: CloudId(0), gpu: "h100".to_owned(), gpus, price, scale: None }
+}
+
 /// Allocations of 10,000 cycles after as many that warmed up, at most two thirds of a minute later.
 fn allocations_of<R: Recorder>(mut recorder: R, clear: fn(&mut R)) -> u64 {
     let fleet = fleets::fleet(&[&[50, 30, 20], &[1, 1, 1], &[2, 1, 1]]);
-    let fleet = fleets::with_hosted(fleet, SpendLimit::default());
+    let mut fleet = fleets::with_hosted(fleet, SpendLimit::default());
+    // The second tier stands in a pool that follows the load.
+    fleet.pools.push(burst());
+    fleet.backends[3..6].iter_mut().for_each(|backend| backend.pool = Some(PoolId(0)));
     let mut rng = Rng::seed_from_u64(1);
     let mut state = State::new(fleet.into(), Nanos::ZERO, &mut rng);
     let mut counted = 0;

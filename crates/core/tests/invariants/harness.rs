@@ -273,6 +273,7 @@ impl Sim {
             assert_eq!(without_id(decision), without_id(second), "replayed differently");
             assert_eq!((notes, &rng), (notes_again, &replica.rng));
         }
+        replica.state.note_decision(&call.facts, &call.history, &decision, self.now);
         call.history.waiting = false;
         match decision {
             Decision::Attempt(attempt) => self.start(c, attempt, free),

@@ -10,5 +10,7 @@ mod health;
 mod outage;
 mod reload;
 mod rules;
+mod scaling;
 mod spend;
+mod survive;
 mod weights;

@@ -9,14 +9,14 @@ use outrigger_core::{
     fleet::{BackendId, CloudId, Fleet},
     record::Fault,
     route::{Decision, Verdict},
-    state::{State, health::Health, load::Scrape},
+    state::{State, health::Health, load::Scrape, scaling::Desired},
     units::{NanoUsd, Nanos},
 };
 use serde_json::{Value, json};
 
 use super::{Admin, Refusal, refuse};
 use crate::{
-    events::{engine_said, state_word},
+    events::{engine_said, outlooks, state_word},
     live::Explained,
 };
 
@@ -31,6 +31,8 @@ pub(super) async fn state(Shared(admin): Shared<Admin>) -> Json<Value> {
             "backends": backends(state, &idle, now),
             "models": models(state),
             "clouds": clouds(state, now),
+            "survival": survival(state, now),
+            "pools": pools(state, now),
             "dropped_overlays": live.overlays.dormant(state),
             "observed": state.observed(),
         })
@@ -151,6 +153,38 @@ fn models(state: &State) -> Vec<Value> {
             json!({ "model": model.name, "aliases": model.aliases, "waiting": seen.waiting, "tiers": tiers })
         })
         .collect()
+}
+
+/// Those that follow the load.
+fn pools(state: &mut State, now: Nanos) -> Vec<Value> {
+    let fleet = state.fleet().clone();
+    let shown = |d: Desired| {
+        let pool = &fleet.pools[d.pool.index()];
+        json!({
+            "pool": pool.name,
+            "gpus": { "min": pool.gpus.min, "max": pool.gpus.max },
+            "desired_gpus": d.gpus,
+            "desired_replicas": d.replicas,
+            "reason": d.reason.as_str(),
+            "since": d.since,
+            "dry_run": pool.scale.as_ref().map(|scale| scale.dry_run),
+        })
+    };
+    state.desired(now).into_iter().map(shown).collect()
+}
+
+fn survival(state: &State, now: Nanos) -> Vec<Value> {
+    let shown = |o: crate::events::Outlook<'_>| {
+        json!({
+            "lost_cloud": o.lost_cloud,
+            "model": o.model,
+            "share": o.survival.share(),
+            "share_with_substitutes": o.survival.share_with_substitutes(),
+            "is_lower_bound": o.survival.is_lower_bound,
+            "load": o.survival.load,
+        })
+    };
+    outlooks(state, now).map(shown).collect()
 }
 
 fn clouds(state: &mut State, now: Nanos) -> Vec<Value> {

@@ -227,6 +227,8 @@ fn table(state: &Value) -> String {
             writeln!(out, "  tier {}: {}{note}", t["tier"], shares.join(", ")).ok();
         }
     }
+    pools(state, &mut out);
+    survival(state, &mut out);
     for c in state["clouds"]
         .as_array()
         .into_iter()
@@ -248,6 +250,55 @@ fn table(state: &Value) -> String {
     }
     overlays(state, &mut out);
     out
+}
+
+/// One line for each pool that follows the load.
+fn pools(state: &Value, out: &mut String) {
+    use std::fmt::Write as _;
+    for (i, p) in state["pools"].as_array().into_iter().flatten().enumerate() {
+        let gap = if i == 0 { "\n" } else { "" };
+        let told = match p["dry_run"].as_bool() {
+            None => ", nobody is told",
+            Some(true) => ", dry run",
+            Some(false) => "",
+        };
+        let (name, gpus, reason) = (text(&p["pool"]), &p["gpus"], text(&p["reason"]));
+        let (desired, replicas) = (&p["desired_gpus"], &p["desired_replicas"]);
+        let (min, max) = (&gpus["min"], &gpus["max"]);
+        writeln!(
+            out,
+            "{gap}pool {name}: {desired} of {min} to {max} GPUs wanted ({replicas} replicas, {reason}{told})"
+        )
+        .ok();
+    }
+}
+
+/// One line for each cloud, with the models that it serves.
+fn survival(state: &Value, out: &mut String) {
+    use std::fmt::Write as _;
+    let all: Vec<&Value> = state["survival"].as_array().into_iter().flatten().collect();
+    let mut lost: Vec<&str> = all.iter().map(|s| text(&s["lost_cloud"])).collect();
+    lost.dedup();
+    for (i, cloud) in lost.into_iter().enumerate() {
+        let models: Vec<String> =
+            all.iter().filter(|s| text(&s["lost_cloud"]) == cloud).map(|s| survival_of(s)).collect();
+        let gap = if i == 0 { "\n" } else { "" };
+        writeln!(out, "{gap}if {cloud} dies now: {}", models.join(", ")).ok();
+    }
+}
+
+/// `llama-70b 62 % served (100 % with substitutes)`.
+fn survival_of(s: &Value) -> String {
+    // Rounded down: 99.6 % is not all.
+    let percent = |key: &str| (s[key].as_f64().unwrap_or(0.0) * 100.0 + 1e-9).floor();
+    let (share, with_substitutes) = (percent("share"), percent("share_with_substitutes"));
+    let at_least = if s["is_lower_bound"] == true { "at least " } else { "" };
+    let note = match () {
+        () if s["load"].as_f64() == Some(0.0) => " (nothing in flight)".to_owned(),
+        () if with_substitutes > share => format!(" ({with_substitutes} % with substitutes)"),
+        () => String::new(),
+    };
+    format!("{} {at_least}{share} % served{note}", text(&s["model"]))
 }
 
 fn overlays(state: &Value, out: &mut String) {

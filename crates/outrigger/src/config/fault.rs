@@ -129,6 +129,12 @@ codes! {
     GpusStep = "gpus_step",
     /// Both or neither of `reserved` and `on_demand`.
     PoolPrice = "pool_price",
+    /// Both or neither of `exec` and `webhook`, or a command that is none.
+    ScaleCall = "scale_call",
+    /// A bound on spending below the least that a pool could be scaled to.
+    ScaleBudget = "scale_budget",
+    /// `scale` on a pool whose GPUs do not come and go.
+    ScaleUnused = "scale_unused",
     /// Neither a cloud nor a pool, or two that contradict each other.
     BackendPlace = "backend_place",
     /// A self-hosted engine without `url`.

@@ -37,6 +37,13 @@ const TABLE: &[NotYet] = &[
         serve: Serve::Refuses,
     },
     NotYet {
+        paths: &["pools.*.scale.webhook"],
+        is_meant: is_https,
+        message: "webhooks over https are not reached yet",
+        instead: "`serve` refuses to start with this fleet; use `exec`, or http inside your own network",
+        serve: Serve::Refuses,
+    },
+    NotYet {
         paths: &["backends.*.http"],
         is_meant: |node| node.text() == Some("2"),
         message: "HTTP/2 is not spoken to backends yet",

@@ -141,6 +141,26 @@ pub(crate) struct Pool {
     pub(crate) reserved: Option<Reserved>,
     /// Paid for while it runs. Either this or `reserved`.
     pub(crate) on_demand: Option<OnDemand>,
+    /// Who is told when this pool should have more or fewer GPUs.
+    pub(crate) scale: Option<Scale>,
+}
+
+/// Who is told when a pool should have more or fewer GPUs. Either `exec` or `webhook`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scale {
+    /// A command and its arguments, run without a shell, with OUTRIGGER_POOL, OUTRIGGER_GPUS, OUTRIGGER_REPLICAS and
+    /// OUTRIGGER_REASON set.
+    #[schemars(length(min = 1))]
+    pub(crate) exec: Option<List<String>>,
+    /// An http URL that gets the same as JSON by POST.
+    pub(crate) webhook: Option<Url>,
+    /// How long one call may take; `30s` by default.
+    pub(crate) timeout: Option<Duration>,
+    /// No more GPUs are asked for than cost this, in USD.
+    pub(crate) max_usd_per_hour: Option<f64>,
+    /// Only say what would be done; `true` by default.
+    pub(crate) dry_run: Option<bool>,
 }
 
 /// GPUs paid for whether used or not.

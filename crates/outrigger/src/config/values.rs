@@ -130,42 +130,62 @@ pub(crate) fn address(text: &raw::Address, at: &At<'_>) -> Option<SocketAddr> {
 
 /// A base URL, without a trailing slash.
 pub(crate) fn url(text: &raw::Url, at: &At<'_>) -> Option<String> {
+    const EXAMPLE: &str = "http://10.0.0.7:8000/v1";
+    let parsed = any_url(text, at, EXAMPLE, "give the key as `api_key: \"${NAME}\"`")?;
     let text = text.0.as_str();
-    let bad = |message: &str, help: &str| {
-        at.error(Code::BadUrl, message, help);
-        None
-    };
-    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
-        return bad("this URL is not http:// or https://", "write it with its scheme, such as http://10.0.0.7:8000/v1");
-    };
-    let authority = rest.split('/').next().unwrap_or_default();
-    if authority.contains('@') {
-        at.error(
-            Code::SecretInFile,
-            "this URL has a user or a password in it",
-            "remove it from the URL, and give the key as `api_key: \"${NAME}\"`",
-        );
-        return None;
-    }
-    let Ok(parsed) = text.parse::<http::Uri>() else {
-        return bad("this is not a URL", "write scheme, host, port and path, such as http://10.0.0.7:8000/v1");
-    };
-    let has_port = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest).contains(':');
-    if parsed.host().is_none_or(str::is_empty) || (has_port && parsed.port_u16().is_none_or(|port| port == 0)) {
-        return bad("this URL has no host or no valid port", "write host and port, such as http://10.0.0.7:8000/v1");
-    }
-    if text.contains(['?', '#']) {
-        return bad("a base URL has no query", "cut it off at the `?` or `#`");
-    }
     let path = parsed.path().trim_end_matches('/');
     if path.ends_with("/completions") || path.ends_with("/embeddings") || path.ends_with("/models") {
-        return bad("this is the URL of one endpoint", "cut it off after the version, such as http://10.0.0.7:8000/v1");
+        at.error(
+            Code::BadUrl,
+            "this is the URL of one endpoint",
+            format!("cut it off after the version, such as {EXAMPLE}"),
+        );
+        return None;
     }
     let base = text.trim_end_matches('/');
     if path.is_empty() {
         at.warning(Code::UrlWithoutPath, "this URL has no path", format!("did you mean {base}/v1?"));
     }
     Some(base.to_owned())
+}
+
+/// Where something is posted to.
+pub(crate) fn webhook(text: &raw::Url, at: &At<'_>) -> Option<String> {
+    any_url(text, at, "http://scaler.internal:9000/scale", "let the receiver know its callers by their addresses")?;
+    Some(text.0.clone())
+}
+
+/// An http or https URL without a user and without a query.
+fn any_url(text: &raw::Url, at: &At<'_>, example: &str, instead_of_user: &str) -> Option<http::Uri> {
+    let text = text.0.as_str();
+    let bad = |message: &str, help: String| {
+        at.error(Code::BadUrl, message, help);
+        None
+    };
+    let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else {
+        let help = format!("write it with its scheme, such as {example}");
+        return bad("this URL is not http:// or https://", help);
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') {
+        at.error(
+            Code::SecretInFile,
+            "this URL has a user or a password in it",
+            format!("remove it from the URL, and {instead_of_user}"),
+        );
+        return None;
+    }
+    let Ok(parsed) = text.parse::<http::Uri>() else {
+        return bad("this is not a URL", format!("write scheme, host, port and path, such as {example}"));
+    };
+    let has_port = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest).contains(':');
+    if parsed.host().is_none_or(str::is_empty) || (has_port && parsed.port_u16().is_none_or(|port| port == 0)) {
+        return bad("this URL has no host or no valid port", format!("write host and port, such as {example}"));
+    }
+    if text.contains(['?', '#']) {
+        return bad("this URL has a query", "cut it off at the `?` or `#`".to_owned());
+    }
+    Some(parsed)
 }
 
 pub(crate) fn date(text: &raw::Date, at: &At<'_>) -> Option<String> {

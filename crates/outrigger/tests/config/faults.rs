@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use outrigger::config::{Code, Severity};
 use outrigger_core::{
-    fleet::{Affinity, BackendId, CloudId, Engine, GpuCount, KeyHash, SecretRef},
+    fleet::{Affinity, BackendId, CloudId, Engine, GpuCount, KeyHash, ScaleCall, SecretRef},
     units::NanoUsd,
 };
 
@@ -327,4 +327,47 @@ fn an_absent_secret_is_a_warning_of_check() {
 fn a_file_of_nonsense_does_not_flood_its_reader() {
     let flood = (0..5000).fold(String::new(), |text, i| text + &format!("x{i}: 1\n"));
     assert_eq!(faults_of((FLEET.to_owned() + &flood).as_bytes()).count(Severity::Error), 1001);
+}
+
+/// [`FLEET`] with a second pool, on demand, that is scaled so. Its `scale` is on line 17, and the keys in it on those after.
+fn scaled(scale: &str) -> String {
+    let pool = "pools:\n  burst:\n    cloud: gpus-r-us\n    gpu: h100\n    gpus: { min: 0, max: 16, step: 8 }\n    \
+                on_demand: { usd_per_gpu_hour: 4 }\n    scale:\n";
+    FLEET.replace("pools:\n", &format!("{pool}{scale}\n"))
+}
+
+#[test]
+fn how_a_pool_is_scaled_is_checked() {
+    for (scale, expect) in [
+        ("      exec: [scale-pool, burst]", &[][..]),
+        ("      webhook: http://scaler:9000/pools/burst", &[]),
+        ("      webhook: http://scaler:9000", &[]),
+        ("      exec: [a]\n      max_usd_per_hour: 32\n      timeout: 2m\n      dry_run: false", &[]),
+        ("      timeout: 1m", &["scale_call@17:5"]),
+        ("      exec: [a]\n      webhook: http://scaler/x", &["scale_call@19:7"]),
+        ("      exec: []", &["empty@18:13"]),
+        ("      exec: [\"\", a]", &["scale_call@18:14"]),
+        ("      exec: \"\"", &["wrong_type@18:13"]),
+        ("      exec: [a, 7]", &["wrong_type@18:17"]),
+        ("      webhook: ftp://scaler/x", &["bad_url@18:16"]),
+        ("      webhook: scaler/x", &["bad_url@18:16"]),
+        ("      webhook: http://me:pw@scaler/x", &["secret_in_file@18:16"]),
+        ("      webhook: http://scaler/x?token=1", &["bad_url@18:16"]),
+        ("      exec: [a]\n      timeout: 0s", &["bad_duration@19:16"]),
+        ("      exec: [a]\n      max_usd_per_hour: 0", &["bad_price@19:25"]),
+        ("      exec: [a]\n      max_usd_per_hour: 31.99", &["scale_budget@19:25"]),
+        ("      exec: [a]\n      dry_run: yes", &["ambiguous_scalar@19:16"]),
+        ("      exec: [a]\n      shell: true", &["unknown_key@19:7"]),
+    ] {
+        check(&scaled(scale), expect);
+    }
+    let fixed = "    gpus: 8\n    scale: { exec: [a] }";
+    check(&edited(15, fixed), &["scale_unused@16:5"]);
+    check(&scaled("      exec: [a]").replace("{ min: 0, max: 16, step: 8 }", "8"), &["scale_unused@17:5"]);
+    let fleet = load(&scaled("      exec: [scale-pool, burst]\n      max_usd_per_hour: 63")).unwrap().fleet;
+    let scale = fleet.pools[0].scale.as_ref().unwrap();
+    assert_eq!(scale.call, ScaleCall::Exec(vec!["scale-pool".to_owned(), "burst".to_owned()]));
+    assert_eq!((scale.timeout.as_secs(), scale.dry_run, scale.most_gpus(&fleet.pools[0])), (30, true, 8));
+    let unreachable = load(&scaled("      webhook: https://scaler/x")).unwrap().refused;
+    assert!(unreachable.contains(&"pools.burst.scale.webhook: webhooks over https are not reached yet".to_owned()));
 }

@@ -11,8 +11,10 @@ mod edits;
 mod http;
 mod keys;
 mod routing;
+mod scale;
 mod secrets;
 mod signals;
+mod survival;
 
 use std::{
     fs,

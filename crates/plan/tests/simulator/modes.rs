@@ -26,6 +26,7 @@ fn priced(token_price: f64) -> Fleet {
         gpu: "h100".to_owned(),
         gpus: GpuCount { min: 1, max: 1, step: 1 },
         price,
+        scale: None,
     };
     let hour = Duration::from_hours(1);
     fleet.pools = vec![

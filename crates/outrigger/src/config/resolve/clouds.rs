@@ -10,7 +10,7 @@ use outrigger_core::{
 
 use super::{
     super::{collect::At, fault::Code, raw, values},
-    Context, MOST_CLOUDS, MOST_THINGS,
+    Context, MOST_CLOUDS, MOST_THINGS, scale,
 };
 
 const BILLING_BLOCK: Duration = Duration::from_secs(1);
@@ -66,13 +66,16 @@ pub(super) fn pools(context: &Context<'_>) -> Vec<Pool> {
             None => stand_in(),
         };
         let raw = raw.unwrap_or(&none);
-        Pool {
+        let pool = Pool {
             name: name.to_owned(),
             cloud: raw.cloud.as_ref().and_then(|cloud| context.cloud(cloud, &at.key("cloud"))).unwrap_or(CloudId(0)),
             gpu: raw.gpu.clone().unwrap_or_default(),
             gpus: gpus(raw.gpus.as_ref(), &at.key("gpus")),
             price,
-        }
+            scale: None,
+        };
+        let scale = raw.scale.as_ref().and_then(|raw| scale::resolve(raw, &pool, &at));
+        Pool { scale, ..pool }
     };
     pools.into_iter().map(resolve).collect()
 }

@@ -9,6 +9,7 @@ mod clouds;
 mod gateway;
 mod keys;
 mod models;
+mod scale;
 
 use std::{cell::RefCell, path::Path};
 
