@@ -5,3 +5,4 @@ mod config;
 mod gateway;
 mod reliability;
 mod simulate;
+mod simulated;
