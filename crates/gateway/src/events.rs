@@ -18,7 +18,7 @@ use outrigger_core::{
     Rng,
     cost::Cost,
     facts::{Facts, History},
-    fleet::{BackendId, CloudId, Fleet, ModelId},
+    fleet::{BackendId, CloudId, Fleet, Model, ModelId},
     record::{AttemptRecord, Outcome, TokensSource},
     route::{Candidate, Decision},
     state::{State, View, health::Health, load::Scrape, scaling::Desired, survive::Survival},
@@ -34,7 +34,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     live::Ticket,
@@ -77,14 +77,17 @@ impl Lines {
         Ok(Self { queue, waiting })
     }
 
-    fn write(&self, line: &impl Serialize, lost: &Counter) {
+    /// `false` when the line is lost.
+    fn write(&self, line: &impl Serialize, lost: &Counter) -> bool {
         let mut text = serde_json::to_vec(line).expect("log lines are plain data");
         text.push(b'\n');
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.queue.try_send(text) {
+        let sent = self.queue.try_send(text);
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sent {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             lost.inc();
         }
+        sent.is_ok()
     }
 }
 
@@ -147,11 +150,52 @@ pub struct AttemptLine<'a> {
     pub cost_nano_usd: Cost,
 }
 
+/// The version of the decision log, in each of its lines.
+pub const DECISION_LOG: u64 = 1;
+
+/// The decision log's other line: what the numbers stand for in the decisions after it, so that these can be made again
+/// under another fleet. Written before the first decision under a fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetLine {
+    pub event: String,
+    pub v: u64,
+    pub digest: String,
+    pub models: Vec<ModelNames>,
+    pub backends: Vec<String>,
+    pub clouds: Vec<String>,
+    pub keys: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelNames {
+    pub name: String,
+    /// Backend and weight of each share of each tier, as the fleet file has them.
+    pub tiers: Vec<Vec<(BackendId, u32)>>,
+}
+
+impl FleetLine {
+    pub fn new(fleet: &Fleet) -> Self {
+        let names = |model: &Model| ModelNames {
+            name: model.name.clone(),
+            tiers: model.tiers.iter().map(|t| t.split.iter().map(|s| (s.backend, s.weight)).collect()).collect(),
+        };
+        Self {
+            event: "fleet".to_owned(),
+            v: DECISION_LOG,
+            digest: fleet.digest.clone(),
+            models: fleet.models.iter().map(names).collect(),
+            backends: fleet.backends.iter().map(|b| b.name.clone()).collect(),
+            clouds: fleet.clouds.iter().map(|c| c.name.clone()).collect(),
+            keys: fleet.keys.iter().map(|k| k.name.clone()).collect(),
+        }
+    }
+}
+
 /// The decision log's line: with the fleet of this digest it can be decided again, bit for bit.
 #[derive(Debug, Serialize)]
 pub struct DecisionLine<'a> {
     pub event: &'static str,
-    pub v: u8,
+    pub v: u64,
     pub request_id: &'a str,
     pub fleet: &'a str,
     pub now: Nanos,
@@ -174,7 +218,7 @@ impl<'a> DecisionLine<'a> {
     ) -> Self {
         Self {
             event: "decision",
-            v: 1,
+            v: DECISION_LOG,
             request_id: &ticket.request_id,
             fleet: &ticket.fleet.digest,
             now,
@@ -238,6 +282,11 @@ impl Events {
         let (gpus, reason) = (desired.gpus, desired.reason.as_str());
         eprintln!("scale {pool}: {gpus} GPUs are wanted ({reason}), and max_usd_per_hour allows {most}");
         self.metrics.scale_called(pool, "held");
+    }
+
+    /// `false` when the line is lost, so that it has to be written again.
+    pub fn fleet(&self, line: &FleetLine) -> bool {
+        self.decisions.as_ref().is_none_or(|lines| lines.write(line, &self.metrics.lost("decision")))
     }
 
     pub fn decision(&self, line: &DecisionLine<'_>) {

@@ -29,7 +29,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::{
     auth::KeyRing,
-    events::{DecisionLine, Events},
+    events::{DecisionLine, Events, FleetLine},
     net::{Clock, Connect},
     overlays::Overlays,
     pool::Pool,
@@ -138,6 +138,8 @@ struct Core {
     snapshot: Arc<Snapshot>,
     recent: VecDeque<Explained>,
     pool_costs: PoolCosts,
+    /// The decision log has the line of the fleet in force.
+    is_announced: bool,
 }
 
 #[derive(Debug)]
@@ -177,7 +179,14 @@ impl Live {
             overlays,
             held: Arc::new(Semaphore::new(held)),
             open_calls: AtomicU64::new(0),
-            core: Mutex::new(Core { state, rng, snapshot: snapshot.clone(), recent: VecDeque::new(), pool_costs }),
+            core: Mutex::new(Core {
+                state,
+                rng,
+                snapshot: snapshot.clone(),
+                recent: VecDeque::new(),
+                pool_costs,
+                is_announced: false,
+            }),
             snapshot: ArcSwap::new(snapshot),
             headroom: Notify::new(),
             draining: AtomicBool::new(false),
@@ -219,7 +228,10 @@ impl Live {
                 Decision::Reject(Reject { why: outrigger_core::route::RejectReason::NoBackend, retry_after: None });
             return Decided { decision, fleet: core.state.fleet().clone(), upstream: None, candidates: Vec::new() };
         }
-        let view = self.events.logs_decisions().then(|| (core.state.view(&ticket.facts), core.rng.clone()));
+        let view = self.events.logs_decisions().then(|| {
+            let view = core.state.view_after(&ticket.facts, &ticket.history);
+            (view, core.rng.clone())
+        });
         let mut candidates = Vec::with_capacity(8);
         let decision = core.state.decide(&ticket.facts, &ticket.history, now, &mut core.rng, &mut candidates);
         core.state.note_decision(&ticket.facts, &ticket.history, &decision, now);
@@ -230,6 +242,7 @@ impl Live {
             _ => None,
         };
         if let Some((view, rng)) = view {
+            core.is_announced = core.is_announced || self.events.fleet(&FleetLine::new(&fleet));
             self.events.decision(&DecisionLine::new(ticket, now, &rng, &view, &decision, &candidates));
         }
         Decided { decision, fleet, upstream, candidates }
@@ -337,6 +350,7 @@ impl Live {
         core.pool_costs.ends(core.state.fleet(), now);
         core.state = core.state.clone().under(loaded.fleet.clone(), now, &mut core.rng);
         core.snapshot = next.clone();
+        core.is_announced = false;
         self.snapshot.store(next);
         self.overlays.apply_to(&mut core.state);
         Ok(())

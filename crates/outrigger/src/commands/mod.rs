@@ -8,9 +8,11 @@ mod client;
 mod demo;
 mod explain;
 mod fake;
+mod input;
 mod key;
 mod model;
 mod operate;
+mod replay;
 mod schema;
 mod serve;
 mod simulate;
@@ -37,6 +39,7 @@ enum Command {
     Explain(explain::Args),
     Simulate(simulate::Args),
     Model(model::Args),
+    Replay(replay::Args),
     Demo(demo::Args),
     Status(operate::Status),
     Drain(operate::Drain),
@@ -71,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Model(args) => model::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Status(args) => operate::status(&args),
         Command::Drain(args) => operate::drain(&args),

@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::Write as _,
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// Where metrics and the admin API are.
     #[arg(long)]
     admin: Option<SocketAddr>,
-    /// Write every decision here, with all that it read, for `replay`.
+    /// Append every decision here, with all that it read, so that `outrigger replay` can make it again.
     #[arg(long)]
     decision_log: Option<PathBuf>,
 }
@@ -266,9 +266,29 @@ async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Refusal> {
 }
 
 fn append(path: &Path) -> Result<Box<dyn std::io::Write + Send>, Refusal> {
-    let file = File::options().create(true).append(true).open(path);
-    let file = file.map_err(|e| (Exit::Environment, format!("error: cannot write {}: {e}", path.display())))?;
+    let open = || {
+        let mut file = File::options().create(true).append(true).open(path)?;
+        if ends_within_a_line(path)? {
+            file.write_all(b"\n")?;
+        }
+        Ok(file)
+    };
+    let file = open()
+        .map_err(|e: std::io::Error| (Exit::Environment, format!("error: cannot write {}: {e}", path.display())))?;
     Ok(Box::new(file))
+}
+
+/// A process that was killed may have left half a line, which must not swallow the first one of this.
+fn ends_within_a_line(path: &Path) -> std::io::Result<bool> {
+    let about = std::fs::metadata(path)?;
+    if !about.is_file() || about.len() == 0 {
+        return Ok(false);
+    }
+    let mut file = File::open(path)?;
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
 }
 
 fn ready(fleet: &Fleet, data: &TcpListener, admin: &TcpListener) -> Result<(), Refusal> {

@@ -10,8 +10,7 @@ use std::{path::PathBuf, sync::Arc, thread};
 use outrigger_plan::sim::{self, Report};
 use serde_json::{Value, json};
 
-use self::input::Failed;
-use super::{Exit, write_out};
+use super::{Exit, input::Failed, write_out};
 
 /// Play a trace of requests against fleets, and say what each would do and cost.
 #[derive(Debug, clap::Args)]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use outrigger_fakes::{Fixed, LLAMA_70B};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Engines, Gateway, Profile, Start, eventually, hello,
@@ -156,11 +156,17 @@ fn the_request_log_and_the_decision_log_say_what_they_promise() {
         assert!(attempt["bytes_out"].as_u64() > Some(50) && attempt["bytes_in"].as_u64() > Some(50), "{attempt}");
     }
     assert_eq!(gateway.log()[0]["request_id"], id.as_str());
-    eventually("two decisions", || fs::read_to_string(&decisions).is_ok_and(|t| t.lines().count() >= 2));
+    eventually("a fleet and two decisions", || fs::read_to_string(&decisions).is_ok_and(|t| t.lines().count() == 3));
     let text = fs::read_to_string(&decisions).unwrap();
-    for line in text.lines() {
-        let line: Value = serde_json::from_str(line).expect("JSON lines");
-        assert_eq!(members(&line), sorted("event v request_id fleet now facts history rng view decision candidates"));
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect();
+    let digest = &lines[1]["fleet"];
+    let names = json!({
+        "event": "fleet", "v": 1, "digest": digest, "models": [{ "name": "llama", "tiers": [[[0, 1]]] }],
+        "backends": ["b"], "clouds": ["c"], "keys": [],
+    });
+    assert_eq!(lines[0], names);
+    for line in &lines[1..] {
+        assert_eq!(members(line), sorted("event v request_id fleet now facts history rng view decision candidates"));
         assert!(line["now"].is_u64() && line["fleet"].is_string(), "{line}");
     }
     assert!(text.contains(&id) && !text.contains("hello"), "ids, never prompts: {LLAMA_70B}");

@@ -10,6 +10,7 @@ mod drain;
 mod edits;
 mod http;
 mod keys;
+mod replay;
 mod routing;
 mod scale;
 mod secrets;

@@ -1,8 +1,7 @@
 //! The trace as it is read, and how far it has been.
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, IsTerminal as _, Read},
+    io::{self, BufRead, IsTerminal as _},
     str::FromStr,
     sync::{
         Mutex, PoisonError,
@@ -18,36 +17,10 @@ use outrigger_plan::{
 };
 
 use super::Args;
-use crate::{
-    commands::{Exit, colour_on_stderr},
-    config,
+use crate::commands::{
+    Exit,
+    input::{Failed, text_of},
 };
-
-/// Why there is no report.
-pub(super) struct Failed {
-    pub(super) exit: Exit,
-    pub(super) message: String,
-}
-
-impl Failed {
-    pub(super) fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, message: message.into() }
-    }
-
-    pub(super) fn environment(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Environment, message: message.into() }
-    }
-
-    pub(super) fn of_config(path: &std::path::Path, error: &config::Error) -> Self {
-        match error {
-            config::Error::Faulty(faults) => {
-                let shown = faults.render(colour_on_stderr());
-                Self::usage(format!("{} has faults\n{shown}", path.display()))
-            }
-            config::Error::Unreadable { .. } => Self::environment(error.to_string()),
-        }
-    }
-}
 
 /// One of several parts of a trace, each for a process of its own.
 #[derive(Clone, Copy, Debug)]
@@ -117,18 +90,7 @@ pub(super) fn open(args: &Args, setup: &Setup) -> Result<Arrivals, Failed> {
         return Err(Failed::usage("--speed must be above 0: 2 plays the trace twice as fast"));
     }
     let path = args.trace_name();
-    let raw: Box<dyn Read> = if args.trace.as_os_str() == "-" {
-        Box::new(io::stdin())
-    } else {
-        Box::new(File::open(&args.trace).map_err(|e| Failed::environment(format!("cannot read {path}: {e}")))?)
-    };
-    let mut input = BufReader::with_capacity(1 << 20, raw);
-    let begins = input.fill_buf().map_err(|e| Failed::environment(format!("cannot read {path}: {e}")))?;
-    let input: Box<dyn BufRead> = if begins.starts_with(&[0x1f, 0x8b]) {
-        Box::new(BufReader::with_capacity(1 << 20, flate2::bufread::MultiGzDecoder::new(input)))
-    } else {
-        Box::new(input)
-    };
+    let input = text_of(&args.trace)?;
     let reader = Reader::new(input, args.format)
         .map_err(|fault| Failed::usage(format!("{path}: {fault}\n  help: {}", fault.help)))?;
     let (names, speed, shard) = (setup.names.clone(), args.speed, args.shard);

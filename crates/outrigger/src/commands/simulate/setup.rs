@@ -8,8 +8,8 @@ use outrigger_plan::{
     sim::{Curve, Engine, Happening, Setup},
 };
 
-use super::{Args, input::Failed};
-use crate::config;
+use super::Args;
+use crate::{commands::input::Failed, config};
 
 /// A simulation that can be run, and what its user should know of it.
 pub(super) struct Ready {
