@@ -204,7 +204,7 @@ impl State {
         };
         let price = fleet.backend(backend).token_price;
         let reserved = price.map_or(NanoUsd::ZERO, |price| cost::reservation(&price, facts));
-        let by_tokens = reason == Reason::Weight && fleet.model(facts.model).weigh_by == WeighBy::Tokens;
+        let by_tokens = chosen_by == Reason::Weight && fleet.model(facts.model).weigh_by == WeighBy::Tokens;
         let share = by_tokens.then(|| {
             let estimate = self.observed.models[facts.model.index()].expected_tokens(facts);
             TokenShare { tier: t as u16, index: index as u16, estimate }

@@ -35,6 +35,10 @@ const FEW_SAMPLES: u32 = 5;
 const PRESSURE: f64 = 0.1;
 /// The limit is never cut by more than this at once.
 const DEEPEST_CUT: f64 = 0.7;
+/// Cuts down to this part of where they began, without the excess falling to that part of what it was, mean that the
+/// excess does not come from the load.
+const HOPELESS: f64 = 0.25;
+const RELIEF: f64 = 0.67;
 /// Of the limit that must be in use before it grows, and below which it is not cut: there the queue is not its doing.
 const IN_USE: f64 = 0.9;
 const IDLE: f64 = 0.5;
@@ -321,12 +325,17 @@ struct LearnedLimit {
     limit: Option<f64>,
     /// Shortest time to first token by length of prompt that was seen, in seconds per token: an idle backend's.
     pace: Option<f64>,
+    /// No pace below this is believed: prompts that an engine had in its cache are no guide to the others.
+    fastest: f64,
+    /// Limit and seconds of excess at the first of the cuts that go on.
+    cuts: Option<(f64, f64)>,
     since: Nanos,
     samples: u32,
     late: u32,
-    /// Sums over the window: seconds of excess, and requests on the backend.
+    /// Sums over the window: seconds of excess, requests on the backend, and lengths of prompts.
     excess: f64,
     behind: f64,
+    length: f64,
     most_behind: f64,
 }
 
@@ -339,7 +348,7 @@ impl LearnedLimit {
 
     fn pace_of(&mut self, token: &FirstToken) {
         let pace = token.took.as_secs_f64() / length(token.prompt);
-        self.pace = Some(self.pace.map_or(pace, |best| best.min(pace)));
+        self.pace = Some(self.pace.map_or(pace, |best| best.min(pace)).max(self.fastest));
     }
 
     fn record(&mut self, token: &FirstToken, objective: Duration, hold: Option<f64>, now: Nanos) {
@@ -349,14 +358,14 @@ impl LearnedLimit {
         self.late += u32::from(excess > objective.as_secs_f64() / 2.0);
         self.excess += excess;
         self.behind += token.behind;
+        self.length += length(token.prompt);
         self.most_behind = self.most_behind.max(token.behind);
         let age = now.since(self.since);
         let is_full = age >= WINDOW && self.samples >= SAMPLES || age >= LONG_WINDOW && self.samples >= FEW_SAMPLES;
         if is_full {
             self.close_window(hold);
-            let keep = (self.limit, self.pace);
-            *self = Self { since: now, ..Self::default() };
-            (self.limit, self.pace) = keep;
+            let Self { limit, pace, fastest, cuts, .. } = *self;
+            *self = Self { limit, pace, fastest, cuts, since: now, ..Self::default() };
         }
     }
 
@@ -369,9 +378,19 @@ impl LearnedLimit {
                 return;
             }
             let (behind, wait) = (self.behind / n, self.excess / n);
+            let (began, wait_then) = *self.cuts.get_or_insert((before, wait));
+            if before < began * HOPELESS && wait > wait_then * RELIEF {
+                // Far fewer requests wait as long as before: that is what first tokens take here, and no queue.
+                self.fastest = self.pace.unwrap_or(0.0) + self.excess / self.length.max(1.0);
+                (self.pace, self.limit, self.cuts) = (Some(self.fastest), None, None);
+                return;
+            }
             let room = behind * hold / (hold + wait).max(1e-9);
             self.limit = Some(room.max(before * DEEPEST_CUT).min(before).max(1.0));
-        } else if let Some(limit) = self.limit
+            return;
+        }
+        self.cuts = None;
+        if let Some(limit) = self.limit
             && self.most_behind >= limit * IN_USE
         {
             self.limit = Some(limit + (limit / 100.0).max(1.0));
@@ -381,4 +400,40 @@ impl LearnedLimit {
 
 fn length(prompt: Tokens) -> f64 {
     prompt.0 as f64 + PROMPT_OFFSET
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// First tokens that take `took`, whatever the load, on a backend that is kept at its limit.
+    fn after(windows: u32, seed: Duration, took: Duration) -> Option<f64> {
+        let mut learned = LearnedLimit::default();
+        let objective = Duration::from_secs(1);
+        let token = |took: Duration, behind: f64, at: Nanos| FirstToken {
+            started: at,
+            took,
+            prompt: Tokens(1_000),
+            behind,
+            objective: Some(objective),
+        };
+        learned.record(&token(seed, 1.0, Nanos::ZERO), objective, Some(10.0), Nanos::ZERO);
+        for i in 0..windows * SAMPLES {
+            let now = Nanos::from_millis(u64::from(i) * 60);
+            let behind = learned.limit.unwrap_or(60.0).min(60.0);
+            learned.record(&token(took, behind, now), objective, Some(10.0), now);
+        }
+        learned.limit
+    }
+
+    /// One prompt that was in the engine's cache, and then prompts that are not: late by the idle time that the first
+    /// one seemed to show, and no shorter for fewer requests. That is no queue, and must not end in one request at once.
+    #[test]
+    fn a_lateness_that_does_not_come_from_the_load_does_not_shut_a_backend() {
+        for windows in [5, 20, 60, 200] {
+            let limit = after(windows, Duration::from_millis(20), Duration::from_millis(900));
+            assert!(limit.is_none_or(|limit| limit >= 12.0), "{limit:?} after {windows} windows");
+        }
+        assert!(after(200, Duration::from_millis(20), Duration::from_millis(300)).is_none());
+    }
 }

@@ -7,7 +7,10 @@ use outrigger_core::{
     fleet::{Fleet, GpuCount, Mode, Pool, PoolId, PoolPrice, TokenPrice, WeighBy},
     units::{NanoUsd, Tokens},
 };
-use outrigger_plan::{sim::Report, trace::Arrival};
+use outrigger_plan::{
+    sim::{Happening, Report, happening::What, report::BackendReport},
+    trace::Arrival,
+};
 use rand_core::SeedableRng as _;
 
 use crate::fleets::{arrival, exponential, fleet, lognormal, run, setup};
@@ -86,24 +89,36 @@ fn egress_counts() {
     assert!(report.backends["b2"].share < 0.1, "{}", report.backends["b2"].share);
 }
 
+/// Requests and then tokens that the first of two backends got of a 60/40 split, in the first tier or in the second while
+/// the first is out.
+fn shares(weigh_by: WeighBy, tiers: &[&[u32]], of: [&str; 2]) -> (f64, f64) {
+    let mut fleet = fleet(tiers);
+    fleet.models[0].weigh_by = weigh_by;
+    let n = fleet.backends.len();
+    let mut setup = setup(fleet, &vec![200; n], 1);
+    if tiers.len() > 1 {
+        let (what, backend) = (What::Outage, Some("b0".to_owned()));
+        setup.happenings.push(Happening { at_s: 0.0, for_s: None, backend, cloud: None, what });
+    }
+    let mut rng = Rng::seed_from_u64(4);
+    let mut at = 0.0;
+    let arrivals = (0..20_000).map(|_| {
+        at += exponential(0.1, &mut rng);
+        Arrival { prompt_tokens: Tokens(100), ..arrival(at, lognormal(0.5, 2.0, &mut rng)) }
+    });
+    let report = run(&setup, arrivals);
+    let [a, b] = of.map(|name| &report.backends[name]);
+    let tokens = |b: &BackendReport| (b.prompt_tokens + b.output_tokens) as f64;
+    (a.requests as f64 / (a.requests + b.requests) as f64, tokens(a) / (tokens(a) + tokens(b)))
+}
+
 #[test]
-fn weights_of_tokens_are_shares_of_tokens() {
-    let shares = |weigh_by: WeighBy| {
-        let mut fleet = fleet(&[&[60, 40]]);
-        fleet.models[0].weigh_by = weigh_by;
-        let mut rng = Rng::seed_from_u64(4);
-        let mut at = 0.0;
-        let arrivals = (0..20_000).map(|_| {
-            at += exponential(0.1, &mut rng);
-            Arrival { prompt_tokens: Tokens(100), ..arrival(at, lognormal(0.5, 2.0, &mut rng)) }
-        });
-        let report = run(&setup(fleet, &[200; 2], 1), arrivals);
-        let tokens = |b: &str| (report.backends[b].prompt_tokens + report.backends[b].output_tokens) as f64;
-        (tokens("b0") / (tokens("b0") + tokens("b1")), report.backends["b0"].share)
-    };
-    let (by_tokens, _) = shares(WeighBy::Tokens);
-    assert!((by_tokens - 0.6).abs() < 0.002, "{by_tokens}");
-    let (of_tokens, of_requests) = shares(WeighBy::Requests);
-    println!("weighed by tokens: {:.2} % of the tokens; by requests: {:.2} %", by_tokens * 100.0, of_tokens * 100.0);
-    assert!((of_requests - 0.6).abs() < 0.0001);
+fn weights_of_tokens_are_shares_of_tokens_in_every_tier() {
+    for (tiers, of) in [(&[&[60, 40][..]][..], ["b0", "b1"]), (&[&[1], &[60, 40]], ["b1", "b2"])] {
+        let (_, by_tokens) = shares(WeighBy::Tokens, tiers, of);
+        let (of_requests, of_tokens) = shares(WeighBy::Requests, tiers, of);
+        println!("weighed by tokens: {:.2} % of them; by requests: {:.2} %", by_tokens * 100.0, of_tokens * 100.0);
+        assert!((by_tokens - 0.6).abs() < 0.002, "{tiers:?}: {by_tokens}");
+        assert!((of_requests - 0.6).abs() < 0.0002, "{tiers:?}: {of_requests}");
+    }
 }
