@@ -1,5 +1,9 @@
 //! The loop: the next arrival or the next event, whichever is earlier, until nothing is left.
 
+mod bill;
+mod trouble;
+mod watch;
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, VecDeque},
@@ -21,7 +25,7 @@ use super::{
     Setup,
     engine::{Job, Server, Told},
     happening::{Metrics, What},
-    report::{BackendReport, Durations, Report, Series, SloReport, Tally, gpu_cost},
+    report::{BackendReport, Durations, Report, Series, SloReport, Tally},
 };
 use crate::trace::Arrival;
 
@@ -424,7 +428,8 @@ impl<'a> Sim<'a> {
         });
         let job = Job { id, prompt: call.facts.prompt_tokens.0, output: call.output.max(1) };
         let stream = call.facts.stream;
-        self.pay_until(b, self.now);
+        self.wake_pool(b);
+        self.pay_blocks(b);
         let backend = &mut self.backends[b];
         backend.tally.attempts += 1;
         let is_flaky = backend.flaky > 0.0 && f64::from(self.dealer.next_u32()) < backend.flaky * f64::from(u32::MAX);
@@ -567,7 +572,7 @@ impl<'a> Sim<'a> {
         };
         let event = Event::Ended { attempt: attempt.id, end: End::Ok, usage };
         gateway.state.observe(event, self.now, &mut gateway.rng);
-        self.pay_until(b, self.now);
+        self.pay_blocks(b);
         let waiting = self.servers[running.server as usize].waiting();
         self.series.served(b, waiting, self.now);
         self.spilled += u64::from(attempt.reason == Reason::Spill);
@@ -603,14 +608,6 @@ impl<'a> Sim<'a> {
         self.meet(facts.model, ttft, self.now.since(first), output);
         self.close(id);
         self.headroom(g);
-    }
-
-    /// Notes what the backend has cost, always-on GPUs included.
-    fn note_spent(&mut self, b: usize) {
-        let backend = &self.backends[b];
-        let running = if backend.is_on_demand { 0.0 } else { f64::from(backend.gpus) * self.now.0 as f64 / 3.6e12 };
-        let usd = backend.tally.cost.total().as_usd() + backend.usd_per_gpu_hour.as_usd() * running;
-        self.series.spent(b, usd, self.now);
     }
 
     fn meet(&mut self, model: ModelId, ttft: Duration, decoding: Duration, output: u64) {
@@ -735,247 +732,6 @@ impl<'a> Sim<'a> {
         let admitted = running.admitted.is_some();
         self.servers[running.server as usize].cancel(id, admitted, self.now, &mut |t| told.push(t));
         self.hear(running.server, &mut told);
-    }
-
-    fn start_ticking(&mut self) {
-        if !self.ticking {
-            self.ticking = true;
-            self.at(self.now + TICK, Due::Tick);
-        }
-    }
-
-    /// Looks for silence, takes the probes that are due, and goes on as long as anything is wrong.
-    fn tick(&mut self) {
-        let mut trouble = false;
-        for g in 0..self.gateways.len() {
-            for b in 0..self.backends.len() {
-                let id = BackendId(b as u16);
-                let silent = matches!(self.backends[b].outage, Some(What::Hang));
-                let last_byte = if silent { self.backends[b].last_byte } else { self.now };
-                let Gateway { state, rng, .. } = &mut self.gateways[g];
-                if state.backend(id).in_flight > 0 {
-                    state.observe(Event::Heard { backend: id, last_byte }, self.now, rng);
-                }
-                let live = &state.backend(id).live;
-                trouble |= live.is_down() || live.is_suspect() || self.backends[b].outage.is_some();
-            }
-            while let Some(backend) = self.gateways[g].state.take_probe(self.now) {
-                trouble = true;
-                let wait = match self.backends[backend.index()].outage {
-                    Some(What::Hang) => self.gateways[g].state.probe_patience(backend, self.now),
-                    _ => SOON,
-                };
-                let due = Due::Probed { gateway: g as u32, backend: u32::from(backend.0) };
-                self.at(self.now + wait, due);
-            }
-            self.headroom(g as u32);
-        }
-        if trouble {
-            self.start_ticking();
-        }
-    }
-
-    fn probed(&mut self, g: u32, b: u32) {
-        let backend = BackendId(b as u16);
-        let result = match self.backends[b as usize].outage {
-            None => Ok(()),
-            Some(What::Hang) => Err(Failure::FirstTokenTimeout),
-            Some(What::Outage) => Err(Failure::Refused),
-            Some(_) => Err(Failure::Status(500)),
-        };
-        let gateway = &mut self.gateways[g as usize];
-        let effect = gateway.state.observe(Event::Probed { backend, result }, self.now, &mut gateway.rng);
-        if effect == Some(Effect::Abandon) {
-            self.abandon(g, backend);
-        }
-        self.headroom(g);
-        self.start_ticking();
-    }
-
-    fn jittered_scrape(&mut self) -> Nanos {
-        let every = self.setup.scrape_every.unwrap_or(Duration::from_hours(1));
-        let unit = f64::from(self.dealer.next_u32()) / f64::from(u32::MAX);
-        self.now + every.mul_f64(0.8 + 0.4 * unit)
-    }
-
-    fn scrape(&mut self, g: u32, b: u32) {
-        let backend = &self.backends[b as usize];
-        let range = backend.first_server as usize..(backend.first_server + backend.servers) as usize;
-        let truth = self.servers[range.clone()]
-            .iter()
-            .fold((0, 0), |(r, w), s| (r + s.running() as u32, w + s.waiting() as u32));
-        let said = match backend.metrics {
-            Metrics::Right => Some(truth),
-            Metrics::Absent => None,
-            Metrics::Zero => Some((0, 0)),
-            Metrics::Huge => Some((truth.0, 1_000_000_000)),
-            Metrics::Stale => Some(backend.stale),
-            Metrics::OnePod => {
-                let one = &self.servers[range.start];
-                let share = if backend.servers > 1 { 1 } else { 4 };
-                Some((one.running() as u32 / share, one.waiting() as u32 / share))
-            }
-        };
-        if let Some((running, waiting)) = said.filter(|_| backend.outage.is_none()) {
-            let event = Event::Scraped { backend: BackendId(b as u16), running, waiting };
-            let gateway = &mut self.gateways[g as usize];
-            gateway.state.observe(event, self.now, &mut gateway.rng);
-        }
-        let at = self.jittered_scrape();
-        self.at(at, Due::Scrape { gateway: g, backend: b });
-    }
-
-    /// A happening begins or ends.
-    fn turn(&mut self, index: u32, ends: bool) {
-        let happening = &self.setup.happenings[index as usize];
-        let fleet = &self.setup.fleet;
-        let is_meant = |b: &usize| {
-            let spec = &fleet.backends[*b];
-            happening.backend.as_ref().is_none_or(|name| *name == spec.name)
-                && happening.cloud.as_ref().is_none_or(|name| *name == fleet.cloud(spec.cloud).name)
-        };
-        let meant: Vec<usize> = (0..self.backends.len()).filter(is_meant).collect();
-        for b in meant {
-            self.turn_backend(b, happening.what, ends);
-        }
-        self.start_ticking();
-    }
-
-    fn turn_backend(&mut self, b: usize, what: What, ends: bool) {
-        match what {
-            What::Outage | What::Hang | What::Errors => {
-                self.backends[b].outage = (!ends).then_some(what);
-                match what {
-                    What::Outage if !ends => self.kill(b),
-                    What::Hang => self.hang(b, ends),
-                    _ => {}
-                }
-            }
-            What::BrownOut { factor } => {
-                let factor = if ends { 1.0 } else { factor.max(1e-3) };
-                for s in self.servers_of(b) {
-                    let mut told = Vec::new();
-                    self.servers[s as usize].set_slowness(factor, self.now, &mut |t| told.push(t));
-                    self.hear(s, &mut told);
-                }
-            }
-            What::Capacity { share } => {
-                let all = self.backends[b].servers;
-                let left = if ends { all } else { ((f64::from(all) * share).round() as u32).clamp(1, all) };
-                self.backends[b].live_servers = left;
-                if all == 1 {
-                    // One engine cannot be divided: it gets slower by as much.
-                    let factor = if ends { 1.0 } else { 1.0 / share.max(1e-3) };
-                    self.turn_backend(b, What::BrownOut { factor }, false);
-                }
-            }
-            What::Flaky { share } => self.backends[b].flaky = if ends { 0.0 } else { share.clamp(0.0, 1.0) },
-            What::RateLimit { requests_per_second } => {
-                self.backends[b].rate_limit = (!ends).then_some((requests_per_second, self.now, 1.0));
-            }
-            What::Price { usd_per_gpu_hour } => {
-                self.bill_until_now(b);
-                let spec = &self.setup.fleet.backends[b];
-                let before = spec.pool.map(|p| self.setup.fleet.pools[p.index()].price.usd_per_gpu_hour());
-                let new = NanoUsd::from_usd(usd_per_gpu_hour).filter(|_| !ends).or(before);
-                self.backends[b].usd_per_gpu_hour = new.unwrap_or(NanoUsd::ZERO);
-            }
-            What::Metrics { say } => {
-                let range = self.servers_of(b);
-                let truth = range.fold((0, 0), |(r, w), s| {
-                    let server = &self.servers[s as usize];
-                    (r + server.running() as u32, w + server.waiting() as u32)
-                });
-                self.backends[b].stale = truth;
-                self.backends[b].metrics = if ends { Metrics::Right } else { say };
-            }
-        }
-    }
-
-    fn servers_of(&self, b: usize) -> std::ops::Range<u32> {
-        let backend = &self.backends[b];
-        backend.first_server..backend.first_server + backend.servers
-    }
-
-    /// What it held dies: streams with content are cut, everything else goes elsewhere.
-    fn kill(&mut self, b: usize) {
-        for s in self.servers_of(b) {
-            self.servers[s as usize].clear(self.now);
-        }
-        for id in self.calls_on(b) {
-            let begun = self.calls[id as usize]
-                .as_ref()
-                .is_some_and(|c| c.facts.stream && c.running.is_some_and(|r| r.first_token.is_some()));
-            self.fail(id, if begun { Failure::Cut } else { Failure::Reset });
-        }
-    }
-
-    /// What it holds comes to nothing: streams with content stall, the others run into their deadlines.
-    fn hang(&mut self, b: usize, ends: bool) {
-        if ends {
-            return;
-        }
-        self.backends[b].last_byte = self.now;
-        for s in self.servers_of(b) {
-            self.servers[s as usize].clear(self.now);
-        }
-        for id in self.calls_on(b) {
-            let timeouts = self.timeouts(id, BackendId(b as u16));
-            let Some(call) = &mut self.calls[id as usize] else { continue };
-            let Some(running) = &mut call.running else { continue };
-            if running.first_token.is_some() && call.facts.stream {
-                self.fail(id, Failure::Stalled);
-                continue;
-            }
-            running.is_stuck = true;
-            running.first_token = None;
-            let number = call.number;
-            let wait = if call.facts.stream { timeouts.first_token } else { timeouts.total };
-            let at = (running.started + wait).max(self.now);
-            self.at(at, Due::Deadline { call: id, number });
-        }
-    }
-
-    fn calls_on(&self, b: usize) -> Vec<u32> {
-        let on = |call: &Option<Call>| {
-            call.as_ref().is_some_and(|c| c.running.is_some_and(|r| self.server_of[r.server as usize] == b as u32))
-        };
-        (0..self.calls.len() as u32).filter(|id| on(&self.calls[*id as usize])).collect()
-    }
-
-    /// On demand, what has begun is paid for by the block.
-    fn pay_until(&mut self, b: usize, now: Nanos) {
-        let backend = &mut self.backends[b];
-        if !backend.is_on_demand {
-            return;
-        }
-        let pool = self.setup.fleet.backends[b].pool.map(|p| &self.setup.fleet.pools[p.index()].price);
-        let Some(PoolPrice::OnDemand { billing_block, .. }) = pool else { return };
-        let block = (*billing_block).max(Duration::from_secs(1));
-        let mut until = backend.paid_until.unwrap_or(now);
-        if backend.paid_until.is_none() || (until < now && backend.tally.served + 1 >= backend.tally.attempts) {
-            // It was asleep, or idle at the end of a block.
-            until = until.max(now);
-        }
-        while until <= now {
-            until = until + block;
-            let seconds = f64::from(backend.gpus) * block.as_secs_f64();
-            backend.tally.gpu_seconds += seconds;
-            backend.tally.cost.gpu += gpu_cost(backend.usd_per_gpu_hour, seconds);
-        }
-        backend.paid_until = Some(until);
-    }
-
-    /// What is always on is paid for by the clock.
-    fn bill_until_now(&mut self, b: usize) {
-        let backend = &mut self.backends[b];
-        if backend.is_on_demand {
-            return;
-        }
-        let seconds = f64::from(backend.gpus) * self.now.since(backend.billed_from).as_secs_f64();
-        backend.billed_from = self.now;
-        backend.tally.gpu_seconds += seconds;
-        backend.tally.cost.gpu += gpu_cost(backend.usd_per_gpu_hour, seconds);
     }
 
     fn report(mut self) -> Report {

@@ -1,13 +1,10 @@
 //! Small fleets of engines of constant rate, and traffic for them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use outrigger_core::{
     Rng,
-    fleet::{
-        Affinity, Backend, BackendId, Cloud, CloudId, Engine, Fleet, Gateway, HttpVersion, Limits, MetricsMode, Mode,
-        Model, ModelId, Replicas, Share, Slo, Tier, TimeoutOverrides, Timeouts, WeighBy,
-    },
+    fleet::{Fleet, MetricsMode, ModelId},
     units::{Nanos, Tokens},
 };
 use outrigger_plan::{
@@ -16,68 +13,15 @@ use outrigger_plan::{
 };
 use rand_core::Rng as _;
 
-/// Backends `b0`, `b1`, … of `slots` each: each inner slice is a tier of weights. Tokens are milliseconds.
-pub(crate) fn fleet(tiers: &[&[u32]]) -> Fleet {
-    let cloud =
-        Cloud { name: "here".to_owned(), region: None, api_key: None, spend_limit: None, egress_usd_per_gb: None };
-    let mut backends = Vec::new();
-    let mut split = |weights: &&[u32]| {
-        let share = |weight: &u32| {
-            let id = BackendId(backends.len() as u16);
-            backends.push(backend(&format!("b{}", id.0)));
-            Share { backend: id, weight: *weight }
-        };
-        Tier { split: weights.iter().map(share).collect(), enter_when: None, substitute: false }
-    };
-    let tiers: Vec<Tier> = tiers.iter().map(&mut split).collect();
-    Fleet {
-        digest: "test".to_owned(),
-        gateway: Gateway {
-            cloud: None,
-            region: None,
-            egress_usd_per_gb: None,
-            listen: ([127, 0, 0, 1], 0).into(),
-            admin: ([127, 0, 0, 1], 0).into(),
-            replicas: Replicas::Count(1),
-            state_dir: None,
-            limits: Limits::default(),
-            drain: Duration::from_secs(30),
-        },
-        clouds: vec![cloud],
-        pools: Vec::new(),
-        backends,
-        models: vec![Model {
-            name: "llama".to_owned(),
-            aliases: Vec::new(),
-            mode: Mode::Weighted,
-            slo: Slo::default(),
-            tiers,
-            timeouts: Timeouts::default(),
-            affinity: Affinity::None,
-            weigh_by: WeighBy::Requests,
-        }],
-        keys: Vec::new(),
-    }
-}
+#[path = "../../../core/tests/invariants/fleets.rs"]
+#[expect(dead_code, reason = "shared with the core's own tests")]
+mod core_fleets;
 
-fn backend(name: &str) -> Backend {
-    Backend {
-        name: name.to_owned(),
-        cloud: CloudId(0),
-        pool: None,
-        replicas: 1,
-        gpus_per_replica: 1,
-        engine: Engine::Vllm,
-        url: format!("http://{name}.example/v1"),
-        api_key: None,
-        model: "llama".to_owned(),
-        max_in_flight: None,
-        timeouts: TimeoutOverrides::default(),
-        http: HttpVersion::Http1,
-        metrics: MetricsMode::Aggregated,
-        token_price: None,
-        constant_rate: None,
-    }
+/// Backends `b0`, `b1`, … whose metrics can be read: each inner slice is a tier of weights. Tokens are milliseconds.
+pub(crate) fn fleet(tiers: &[&[u32]]) -> Fleet {
+    let mut fleet = core_fleets::fleet(tiers);
+    fleet.backends.iter_mut().for_each(|b| b.metrics = MetricsMode::Aggregated);
+    fleet
 }
 
 /// Engines with so many slots, a token each millisecond.

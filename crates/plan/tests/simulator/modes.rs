@@ -83,8 +83,8 @@ fn egress_counts() {
     other.name = "elsewhere".to_owned();
     other.egress_usd_per_gb = Some(usd(500.0));
     fleet.clouds.push(other);
-    fleet.gateway.cloud = Some("here".to_owned());
-    fleet.backends[2].cloud = outrigger_core::fleet::CloudId(1);
+    fleet.gateway.cloud = Some("coreweave".to_owned());
+    fleet.backends[2].cloud = outrigger_core::fleet::CloudId(3);
     let report = played(fleet, 32.0);
     assert!(report.backends["b2"].share < 0.1, "{}", report.backends["b2"].share);
 }
