@@ -246,6 +246,10 @@ impl Liveness {
         due
     }
 
+    pub fn next_probe(&self) -> Option<Nanos> {
+        self.probe.due.filter(|_| !self.probe.running)
+    }
+
     /// The result of a probe.
     pub fn probed(&mut self, result: Result<(), Fault>, now: Nanos, rng: &mut Rng) -> Option<Effect> {
         self.probe.running = false;

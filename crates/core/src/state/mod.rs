@@ -284,6 +284,11 @@ impl State {
         due.map(|i| BackendId(i as u16))
     }
 
+    /// When the next probe is due, if one is.
+    pub fn next_probe(&self) -> Option<Nanos> {
+        self.observed.backends.iter().filter_map(|b| b.live.next_probe()).min()
+    }
+
     /// Folds in what the caller saw. `rng` jitters pauses.
     pub fn observe(&mut self, event: Event, now: Nanos, rng: &mut Rng) -> Option<Effect> {
         match event {

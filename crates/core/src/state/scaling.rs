@@ -39,6 +39,8 @@ pub const LEAST_IDLE: Duration = Duration::from_mins(5);
 const FULL: f64 = 0.9;
 /// A wait beyond this is a lack of room where neither the tier nor an objective says what is.
 const LONG_WAIT: Duration = Duration::from_secs(1);
+/// Who waits for a limit decides again a little after it: up to an eighth of it.
+const LATE: u32 = 8;
 /// Between two looks at what could be given back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -389,9 +391,17 @@ impl State {
         if for_lack_of_room && served >= tier {
             return Some(Shortage { unmet: served > tier, reason: ScaleReason::Spill });
         }
-        let most = model.tiers[tier].enter_when.map(|e| e.wait_above).or(model.slo.ttft_p95).unwrap_or(LONG_WAIT);
-        // In the gateway's queue, and then in the engine's.
-        let wait = now.since(facts.arrived) + self.wait_at(fleet, attempt.backend, now);
+        let enter = model.tiers[tier].enter_when.map(|e| e.wait_above);
+        let most = enter.or(model.slo.ttft_p95).unwrap_or(LONG_WAIT);
+        // In the gateway's queue, and then in the engine's. Before a tier that is entered for waits, waiting until it
+        // may be is what its limit is for: only who waited past it found no room there.
+        let queued = now.since(facts.arrived);
+        let is_before = served < tier && enter.is_some();
+        let wait = if is_before {
+            queued.saturating_sub(most / LATE)
+        } else {
+            queued + self.wait_at(fleet, attempt.backend, now)
+        };
         let is_slow = served <= tier && wait > most;
         is_slow.then_some(Shortage { unmet: true, reason: ScaleReason::LongWait })
     }

@@ -16,7 +16,7 @@ fn the_report_of_a_burst_with_trouble_is_as_it_was() {
         .take(6_001)
         .flat_map(|line| [line.as_bytes(), b"\n"].concat())
         .collect();
-    let args = ["--fleet", "examples/burst.yaml", "--trace", "-", "--speed", "6", "--json", "--events"];
+    let args = ["--fleet", "examples/burst.yaml", "--trace", "-", "--speed", "6", "--warm", "--json", "--events"];
     let args = [&args[..], &[events.to_str().unwrap()]].concat();
     let first = simulate(&args, &trace);
     assert_eq!(first.code, Some(0), "{}", first.err);

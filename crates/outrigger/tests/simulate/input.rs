@@ -64,6 +64,10 @@ fn wrong_arguments_say_what_to_write() {
         (&["--events", "/nowhere.jsonl"], 3, "cannot read"),
         (&["--shard", "5/4"], 2, "I/N"),
         (&["--speed", "0"], 2, "--speed"),
+        (&["--mode", "random"], 2, "cheapest"),
+        (&["--place", "aws/=1"], 2, "CLOUD/REGION"),
+        (&["--place", "aws=0"], 2, "CLOUD/REGION"),
+        (&["--service", "chat"], 2, "--lengths"),
         (&["--format", "parquet"], 2, "csv"),
     ] {
         let ran = simulate(&[&FLEET[..], &["--trace", "-"], args].concat(), trace.as_bytes());
@@ -73,29 +77,25 @@ fn wrong_arguments_say_what_to_write() {
 }
 
 #[test]
-fn shards_add_up_and_fleets_stand_side_by_side() {
-    let mut rows = HEADER.to_owned();
-    (0..1_000).for_each(|i| rows += &format!("{i},10,10\n"));
-    let count = |extra: &[&str]| {
-        let ran = simulate(&[&FLEET[..], &["--trace", "-", "--json"], extra].concat(), rows.as_bytes());
-        ran.json()["requests"].as_u64().unwrap()
-    };
-    assert_eq!((1..=3).map(|i| count(&["--shard", &format!("{i}/3")])).sum::<u64>(), 1_000);
-    let path = file("rows.csv", rows.as_bytes());
-    let page = file("page.html", b"");
-    let args = [
-        "--fleet",
-        "examples/burst.yaml",
-        "--json",
-        "--trace",
-        path.to_str().unwrap(),
-        "--html",
-        page.to_str().unwrap(),
-    ];
-    let ran = simulate(&[&FLEET[..], &args].concat(), b"");
-    let fleets = &ran.json()["fleets"];
-    assert_eq!(fleets["examples/burst.yaml"]["requests"], 1_000, "{}", ran.err);
-    assert_eq!(fleets["examples/active-active.yaml"]["requests"], 1_000);
-    let page = std::fs::read_to_string(page).unwrap();
-    assert!(page.contains("<svg") && page.contains("examples/burst.yaml") && !page.contains("<script"), "{page}");
+fn made_up_requests_say_what_is_wrong_with_their_tables() {
+    let rates = file("rates.csv", b"window_start_s,rps\n0,1\n60,2\n");
+    let lengths = file("lengths.csv", b"quantile,prompt_tokens,output_tokens\n0,10,1\n1,100,50\n");
+    let falling = file("falling.csv", b"quantile,prompt_tokens,output_tokens\n0,10,5\n1,100,1\n");
+    let (rates, lengths, falling) = (rates.to_str().unwrap(), lengths.to_str().unwrap(), falling.to_str().unwrap());
+    let right = ["--trace", rates, "--lengths", lengths, "--json"];
+    let ran = simulate(&[&FLEET[..], &right].concat(), b"");
+    let requests = ran.json()["requests"].as_u64().unwrap();
+    assert!((120..240).contains(&requests), "a minute at 1/s and one at 2/s: {requests}");
+    let more = simulate(&[&FLEET[..], &right, &["--scale", "10"]].concat(), b"").json()["requests"].as_u64().unwrap();
+    assert!((1_600..2_000).contains(&more), "{more}");
+    for (args, says) in [
+        (&["--trace", rates, "--lengths", falling][..], "row 3"),
+        (&["--trace", rates, "--lengths", lengths, "--service", "chat"], "chat_rps"),
+        (&["--trace", lengths, "--lengths", lengths], "window_start_s"),
+        (&["--trace", rates, "--lengths", lengths, "--scale", "0"], "--scale"),
+    ] {
+        let ran = simulate(&[&FLEET[..], args].concat(), b"");
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.err);
+        assert!(ran.err.contains(says), "{args:?}: {}", ran.err);
+    }
 }

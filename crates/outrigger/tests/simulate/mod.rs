@@ -4,6 +4,7 @@
 mod golden;
 mod input;
 mod queues;
+mod runs;
 
 use std::{
     io::Write as _,

@@ -35,6 +35,23 @@ pub struct Setup {
     pub names: BTreeMap<String, ModelId>,
     pub happenings: Vec<Happening>,
     pub scrape_every: Option<Duration>,
+    /// Pools on demand are there whenever a request is, and paid for by the block from then on. Otherwise they follow
+    /// what the gateways ask for, each step after its cold start.
+    pub pools_are_warm: bool,
+    /// Where the gateways stand: as many in each place as the fleet has replicas of the gateway. Without any, they stand
+    /// where the fleet says.
+    pub places: Vec<Place>,
+}
+
+/// Where gateways stand.
+#[derive(Clone, Debug)]
+pub struct Place {
+    pub name: String,
+    /// The fleet as it is seen from there: with its own egress prices, and the gateways of all places in
+    /// `gateway.replicas`.
+    pub fleet: Arc<Fleet>,
+    /// Of the requests, against those of the other places.
+    pub share: f64,
 }
 
 /// What a backend is made of.

@@ -6,7 +6,7 @@ use outrigger_core::{
     cost::Cost,
     units::{NanoUsd, Nanos, Tokens},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A distribution of durations in constant space, each within 0.8 %.
 #[derive(Clone, Debug, Default)]
@@ -113,7 +113,7 @@ fn middle_of(bucket: usize) -> f64 {
     (from as f64 + (width - 1) as f64 / 2.0) / 1e6
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub mean: f64,
     pub p50: f64,
@@ -139,7 +139,7 @@ pub(super) struct Tally {
 }
 
 /// What one simulation found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     pub seed: u64,
     /// Digest of the fleet.
@@ -159,26 +159,47 @@ pub struct Report {
     pub slo: BTreeMap<String, SloReport>,
     pub cost_nano_usd: Cost,
     pub backends: BTreeMap<String, BackendReport>,
+    /// By where the gateways stand, if they stand in several places.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub places: BTreeMap<String, PlaceReport>,
     #[serde(skip)]
+    pub plots: Plots,
+}
+
+/// What a report's plots are drawn from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plots {
     pub series: Series,
-    /// Backends in the order of the series.
-    #[serde(skip)]
-    pub series_names: Vec<String>,
-    #[serde(skip)]
-    pub ttft_curve: Vec<(f64, f64)>,
-    #[serde(skip)]
-    pub end_to_end_curve: Vec<(f64, f64)>,
+    /// In the order of the series.
+    pub backends: Vec<String>,
+    /// Points of the cumulative distribution of the time to the first token: seconds, and the share at or below.
+    pub ttft: Vec<(f64, f64)>,
+    pub end_to_end: Vec<(f64, f64)>,
+}
+
+/// What the gateways of one place served.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlaceReport {
+    pub requests: u64,
+    pub egress_nano_usd: NanoUsd,
+}
+
+impl PlaceReport {
+    pub(super) fn served(&mut self, egress: NanoUsd) {
+        self.requests += 1;
+        self.egress_nano_usd += egress;
+    }
 }
 
 /// How often a model's objectives were met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SloReport {
     /// Share of requests whose first token came in time; `None` without an objective.
     pub ttft: Option<f64>,
     pub time_per_output_token: Option<f64>,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BackendReport {
     /// Requests that it answered.
     pub requests: u64,
@@ -202,7 +223,7 @@ pub struct BackendReport {
 }
 
 /// Counts over time, in steps that double as the simulation grows.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     pub step_s: f64,
     /// Served by each backend, in each step.
@@ -212,6 +233,7 @@ pub struct Series {
     pub failed: Vec<u32>,
     /// USD that each backend has cost by the end of each step.
     pub spent: Vec<Vec<f64>>,
+    #[serde(skip)]
     newest: usize,
 }
 

@@ -40,6 +40,8 @@ pub(crate) fn setup(fleet: Fleet, slots: &[u32], seed: u64) -> Setup {
         names: BTreeMap::new(),
         happenings: Vec::new(),
         scrape_every: Some(sim::SCRAPE_EVERY),
+        pools_are_warm: true,
+        places: Vec::new(),
     }
 }
 

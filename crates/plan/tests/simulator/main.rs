@@ -7,6 +7,8 @@ mod fleets;
 mod herding;
 mod limit;
 mod modes;
+mod places;
+mod pools;
 mod queueing;
 mod regions;
 mod spill;

@@ -86,7 +86,7 @@ fn section(one: &Played) -> String {
     );
     out += &backends(r);
     let names: Vec<&str> = r.backends.keys().map(String::as_str).collect();
-    let series = &r.series;
+    let series = &r.plots.series;
     let hours = |i: usize| i as f64 * series.step_s / 3_600.0;
     let per_second = |counts: &Vec<u32>| -> Points {
         counts.iter().enumerate().map(|(i, n)| (hours(i), f64::from(*n) / series.step_s)).collect()
@@ -94,7 +94,7 @@ fn section(one: &Played) -> String {
     let as_is =
         |counts: &Vec<u32>| -> Points { counts.iter().enumerate().map(|(i, n)| (hours(i), f64::from(*n))).collect() };
     // The series are in the order of the fleet, the report in that of the names.
-    let order = &r.series_names;
+    let order = &r.plots.backends;
     let lines = |of: &dyn Fn(usize) -> Points| -> Vec<(&str, Points)> {
         names.iter().filter_map(|name| Some((*name, of(order.iter().position(|n| n == name)?)))).collect()
     };
@@ -109,7 +109,7 @@ fn section(one: &Played) -> String {
         &lines(&|i| series.spent[i].iter().enumerate().map(|(k, usd)| (hours(k), *usd)).collect()),
         false,
     );
-    let curves = [("first token", r.ttft_curve.clone()), ("whole answer", r.end_to_end_curve.clone())];
+    let curves = [("first token", r.plots.ttft.clone()), ("whole answer", r.plots.end_to_end.clone())];
     out += &plot("Answered within", "seconds", "share", &curves, true);
     out
 }

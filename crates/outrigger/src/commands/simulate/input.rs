@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, IsTerminal as _},
-    str::FromStr,
+    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use std::{
 use outrigger_core::{fleet::ModelId, units::Nanos};
 use outrigger_plan::{
     sim::Setup,
-    trace::{Arrival, Reader, TraceFault},
+    trace::{Arrival, Quantiles, RateCurve, Reader, TraceFault, generate},
 };
 
 use super::Args;
@@ -22,56 +22,27 @@ use crate::commands::{
     input::{Failed, text_of},
 };
 
-/// One of several parts of a trace, each for a process of its own.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shard {
-    index: u64,
-    of: u64,
-}
-
-impl FromStr for Shard {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
-        match parts {
-            Some((index, of)) if index >= 1 && index <= of => Ok(Self { index: index - 1, of }),
-            _ => Err("write it as I/N, such as 1/4 for the first of four".to_owned()),
-        }
-    }
-}
-
 /// A trace's requests, with their models in the fleet.
-pub(super) struct Arrivals {
+struct Arrivals {
     reader: Reader<Box<dyn BufRead>>,
     models: Vec<Option<ModelId>>,
     names: std::collections::BTreeMap<String, ModelId>,
     speed: f64,
-    shard: Option<Shard>,
-    number: u64,
 }
 
 impl Iterator for Arrivals {
     type Item = Result<(Arrival, Option<ModelId>), TraceFault>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let mut arrival = match self.reader.next()? {
-                Ok(arrival) => arrival,
-                Err(fault) => return Some(Err(fault)),
-            };
-            self.number += 1;
-            if let Some(shard) = self.shard
-                && arrival.session.unwrap_or(self.number) % shard.of != shard.index
-            {
-                continue;
-            }
-            if (self.speed - 1.0).abs() > f64::EPSILON {
-                arrival.at = Nanos((arrival.at.0 as f64 / self.speed) as u64);
-            }
-            let model = arrival.model.and_then(|i| self.model(usize::from(i)));
-            return Some(Ok((arrival, model)));
+        let mut arrival = match self.reader.next()? {
+            Ok(arrival) => arrival,
+            Err(fault) => return Some(Err(fault)),
+        };
+        if (self.speed - 1.0).abs() > f64::EPSILON {
+            arrival.at = Nanos((arrival.at.0 as f64 / self.speed) as u64);
         }
+        let model = arrival.model.and_then(|i| self.model(usize::from(i)));
+        Some(Ok((arrival, model)))
     }
 }
 
@@ -85,16 +56,38 @@ impl Arrivals {
     }
 }
 
-pub(super) fn open(args: &Args, setup: &Setup) -> Result<Arrivals, Failed> {
+type Requests = Box<dyn Iterator<Item = Result<(Arrival, Option<ModelId>), TraceFault>>>;
+
+/// What is played: the requests of a trace, or requests made up from statistics.
+pub(super) fn open(args: &Args, setup: &Setup) -> Result<Requests, Failed> {
     if !(args.speed.is_finite() && args.speed > 0.0) {
         return Err(Failed::usage("--speed must be above 0: 2 plays the trace twice as fast"));
     }
-    let path = args.trace_name();
-    let input = text_of(&args.trace)?;
-    let reader = Reader::new(input, args.format)
-        .map_err(|fault| Failed::usage(format!("{path}: {fault}\n  help: {}", fault.help)))?;
-    let (names, speed, shard) = (setup.names.clone(), args.speed, args.shard);
-    Ok(Arrivals { reader, models: Vec::new(), names, speed, shard, number: 0 })
+    if let Some(lengths) = &args.lengths {
+        return made_up(args, lengths, setup.seed);
+    }
+    let reader = Reader::new(text_of(args.trace())?, args.format).map_err(|fault| failed(args.trace(), &fault))?;
+    Ok(Box::new(Arrivals { reader, models: Vec::new(), names: setup.names.clone(), speed: args.speed }))
+}
+
+/// From a curve of rates and tables of lengths; the same ones for the same seed.
+fn made_up(args: &Args, lengths: &Path, seed: u64) -> Result<Requests, Failed> {
+    if !(args.scale.is_finite() && args.scale > 0.0) {
+        return Err(Failed::usage("--scale must be above 0: 2 makes twice as many requests"));
+    }
+    let column = |what: &str| args.service.as_ref().map_or_else(|| what.to_owned(), |name| format!("{name}_{what}"));
+    let rate = RateCurve::from_csv(text_of(args.trace())?, &column("rps")).map_err(|f| failed(args.trace(), &f))?;
+    let tokens = Quantiles::from_csv(text_of(lengths)?, &column("prompt_tokens"), &column("output_tokens"))
+        .map_err(|fault| failed(lengths, &fault))?;
+    let speed = args.speed;
+    let faster = move |arrival: Arrival| Arrival { at: Nanos((arrival.at.0 as f64 / speed) as u64), ..arrival };
+    Ok(Box::new(generate(rate.scaled(args.scale), tokens, seed, None).map(move |a| Ok((faster(a), None)))))
+}
+
+/// A file's fault, with its name.
+pub(super) fn failed(file: &Path, fault: &TraceFault) -> Failed {
+    let name = if file.as_os_str() == "-" { "standard input".to_owned() } else { file.display().to_string() };
+    Failed::usage(format!("{name}: {fault}\n  help: {}", fault.help))
 }
 
 /// A line on a terminal that says how far it is, and Ctrl-C.

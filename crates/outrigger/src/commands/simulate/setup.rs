@@ -8,7 +8,7 @@ use outrigger_plan::{
     sim::{Curve, Engine, Happening, Setup},
 };
 
-use super::Args;
+use super::{Args, grid::Run, place};
 use crate::{commands::input::Failed, config};
 
 /// A simulation that can be run, and what its user should know of it.
@@ -25,9 +25,12 @@ const HOSTED_SLOTS: usize = 4_096;
 const HOSTED_TTFT: f64 = 0.45;
 const HOSTED_PACE: f64 = 0.012;
 
-pub(super) fn load(path: &Path, args: &Args) -> Result<Ready, Failed> {
-    let loaded = config::load(path).map_err(|error| Failed::of_config(path, &error))?;
-    let fleet = loaded.fleet;
+pub(super) fn load(run: &Run, args: &Args) -> Result<Ready, Failed> {
+    let path: &Path = &run.fleet;
+    let mut fleet = config::load(path).map_err(|error| Failed::of_config(path, &error))?.fleet;
+    if let Some(mode) = run.mode {
+        fleet.models.iter_mut().for_each(|model| model.mode = mode);
+    }
     let mut notes = Vec::new();
     let engines = fleet.backends.iter().map(|b| engine(&fleet, b, &mut notes)).collect();
     let model = match &args.model {
@@ -45,7 +48,18 @@ pub(super) fn load(path: &Path, args: &Args) -> Result<Ready, Failed> {
         .collect();
     let happenings = events(args, &fleet)?;
     let scrape_every = (args.scrape_every > 0.0).then(|| Duration::from_secs_f64(args.scrape_every.clamp(0.01, 1e6)));
-    let setup = Setup { fleet: Arc::new(fleet), engines, seed: args.seed, model, names, happenings, scrape_every };
+    let places = place::places(&args.place, &fleet, &mut notes);
+    let setup = Setup {
+        fleet: Arc::new(fleet),
+        engines,
+        seed: run.seed,
+        model,
+        names,
+        happenings,
+        scrape_every,
+        pools_are_warm: args.warm,
+        places,
+    };
     Ok(Ready { setup, notes })
 }
 

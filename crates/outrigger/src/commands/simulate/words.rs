@@ -69,6 +69,10 @@ fn of_one(report: &Report) -> String {
         usd(cost.tokens),
         usd(cost.egress),
     );
+    for (place, at) in &report.places {
+        let egress = usd(at.egress_nano_usd);
+        let _ = writeln!(out, "from {place}: {} served, {egress} egress", share_of(at.requests, report.requests));
+    }
     for (model, slo) in &report.slo {
         let met = |name: &str, share: Option<f64>| share.map(|s| format!("{name} met by {:.1} %", s * 100.0));
         let parts = [met("first token", slo.ttft), met("time per output token", slo.time_per_output_token)];

@@ -41,14 +41,12 @@ impl Sim<'_> {
                 }
             }
             What::Capacity { share } => {
-                let all = self.backends[b].servers;
-                let left = if ends { all } else { ((f64::from(all) * share).round() as u32).clamp(1, all) };
-                self.backends[b].live_servers = left;
-                if all == 1 {
+                let share = if ends { 1.0 } else { share.clamp(0.0, 1.0) };
+                if self.backends[b].servers == 1 && share > 0.0 {
                     // One engine cannot be divided: it gets slower by as much.
-                    let factor = if ends { 1.0 } else { 1.0 / share.max(1e-3) };
-                    self.turn_backend(b, What::BrownOut { factor }, false);
+                    self.turn_backend(b, What::BrownOut { factor: 1.0 / share.max(1e-3) }, false);
                 }
+                self.backends[b].capacity = share;
             }
             What::Flaky { share } => self.backends[b].flaky = if ends { 0.0 } else { share.clamp(0.0, 1.0) },
             What::RateLimit { requests_per_second } => {

@@ -15,30 +15,34 @@ use crate::sim::happening::{Metrics, What};
 
 impl Sim<'_> {
     pub(super) fn start_ticking(&mut self) {
-        if !self.ticking {
-            self.ticking = true;
-            self.at(self.now + TICK, Due::Tick);
+        self.tick_at(self.now + TICK);
+    }
+
+    fn tick_at(&mut self, at: Nanos) {
+        if self.next_tick.is_none_or(|next| next > at) {
+            self.next_tick = Some(at);
+            self.at(at, Due::Tick);
         }
     }
 
     /// Looks for silence, takes the probes that are due, and goes on as long as anything is wrong.
     pub(super) fn tick(&mut self) {
-        let mut trouble = false;
+        let (mut trouble, mut next_probe) = (false, None);
         for g in 0..self.gateways.len() {
             for b in 0..self.backends.len() {
                 let id = BackendId(b as u16);
-                let silent = matches!(self.backends[b].outage, Some(What::Hang));
+                let silent = matches!(self.backends[b].trouble(), Some(What::Hang));
                 let last_byte = if silent { self.backends[b].last_byte } else { self.now };
                 let Gateway { state, rng, .. } = &mut self.gateways[g];
                 if state.backend(id).in_flight > 0 {
                     state.observe(Event::Heard { backend: id, last_byte }, self.now, rng);
                 }
                 let live = &state.backend(id).live;
-                trouble |= live.is_down() || live.is_suspect() || self.backends[b].outage.is_some();
+                trouble |= live.is_suspect() || self.backends[b].outage.is_some();
             }
             while let Some(backend) = self.gateways[g].state.take_probe(self.now) {
                 trouble = true;
-                let wait = match self.backends[backend.index()].outage {
+                let wait = match self.backends[backend.index()].trouble() {
                     Some(What::Hang) => self.gateways[g].state.probe_patience(backend, self.now),
                     _ => SOON,
                 };
@@ -46,15 +50,20 @@ impl Sim<'_> {
                 self.at(self.now + wait, due);
             }
             self.headroom(g as u32);
+            next_probe = next_probe.into_iter().chain(self.gateways[g].state.next_probe()).min();
         }
-        if trouble {
+        if trouble || self.gateways.iter().any(|g| !g.waiting.is_empty()) {
             self.start_ticking();
+        } else if let Some(due) = next_probe {
+            // In the same steps, so that skipping those where nothing happens changes nothing.
+            let steps = due.since(self.now).as_nanos().div_ceil(TICK.as_nanos()).max(1);
+            self.tick_at(self.now + TICK * u32::try_from(steps).unwrap_or(u32::MAX));
         }
     }
 
     pub(super) fn probed(&mut self, g: u32, b: u32) {
         let backend = BackendId(b as u16);
-        let result = match self.backends[b as usize].outage {
+        let result = match self.backends[b as usize].trouble() {
             None => Ok(()),
             Some(What::Hang) => Err(Failure::FirstTokenTimeout),
             Some(What::Outage) => Err(Failure::Refused),
@@ -93,7 +102,7 @@ impl Sim<'_> {
                 Some((one.running() as u32 / share, one.waiting() as u32 / share))
             }
         };
-        if let Some((running, waiting)) = said.filter(|_| backend.outage.is_none()) {
+        if let Some((running, waiting)) = said.filter(|_| backend.trouble().is_none()) {
             let event = Event::Scraped { backend: BackendId(b as u16), running, waiting };
             let gateway = &mut self.gateways[g as usize];
             gateway.state.observe(event, self.now, &mut gateway.rng);
