@@ -87,8 +87,8 @@ pub struct Job {
 pub enum Told {
     /// The job has a slot; its first token comes then.
     Admitted { id: u32, first_token: Nanos },
-    /// Look again at that time, with this number.
-    Wake { at: Nanos, number: u64 },
+    /// Look again at that time.
+    Wake { at: Nanos },
 }
 
 /// One engine of a backend.
@@ -103,8 +103,9 @@ pub struct Server {
     /// Tokens that a request which has decoded from the beginning would have.
     progress: f64,
     progressed_at: Nanos,
-    /// Wakes with an older number are void.
-    number: u64,
+    /// The earliest wake that was asked for and has not come. It may come too early, and then asks for the next: what
+    /// joins mostly ends later than what is there, so that this costs less than a new wake for each.
+    wake_at: Option<Nanos>,
 }
 
 /// Ends when the engine's progress is this.
@@ -145,7 +146,7 @@ impl Server {
             decoding: BinaryHeap::new(),
             progress: 0.0,
             progressed_at: Nanos::ZERO,
-            number: 0,
+            wake_at: None,
         }
     }
 
@@ -175,11 +176,12 @@ impl Server {
         self.schedule(now, tell);
     }
 
-    /// The jobs that have ended by now, where the wake is not void.
-    pub fn wake(&mut self, number: u64, now: Nanos, ended: &mut Vec<u32>, tell: &mut impl FnMut(Told)) {
-        if number != self.number {
+    /// The jobs that have ended by now, where the wake is the one that is waited for.
+    pub fn wake(&mut self, now: Nanos, ended: &mut Vec<u32>, tell: &mut impl FnMut(Told)) {
+        if self.wake_at != Some(now) {
             return;
         }
+        self.wake_at = None;
         self.advance(now);
         // Rounding to nanoseconds must not leave one behind that would wake the engine without end.
         let until = self.progress + 1e-6;
@@ -214,7 +216,6 @@ impl Server {
         self.running = 0;
         self.queue.clear();
         self.decoding.clear();
-        self.number += 1;
     }
 
     pub fn set_slowness(&mut self, slowness: f64, now: Nanos, tell: &mut impl FnMut(Told)) {
@@ -250,13 +251,14 @@ impl Server {
     }
 
     fn schedule(&mut self, now: Nanos, tell: &mut impl FnMut(Told)) {
-        self.number += 1;
-        if let Some(next) = self.decoding.peek() {
-            let tokens = (next.at - self.progress).max(0.0);
-            let seconds = tokens * self.curve.pace(self.running) * self.slowness;
-            // Up, so that it has ended by then.
-            let at = Nanos(now.0 + (seconds * 1e9).ceil() as u64);
-            tell(Told::Wake { at, number: self.number });
+        let Some(next) = self.decoding.peek() else { return };
+        let tokens = (next.at - self.progress).max(0.0);
+        let nanos = tokens * self.curve.pace(self.running) * self.slowness * 1e9;
+        // Up, so that it has ended by then.
+        let at = Nanos(now.0 + nanos as u64 + 1);
+        if self.wake_at.is_none_or(|wake| at < wake) {
+            self.wake_at = Some(at);
+            tell(Told::Wake { at });
         }
     }
 }

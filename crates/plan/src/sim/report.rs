@@ -235,6 +235,9 @@ pub struct Series {
     pub spent: Vec<Vec<f64>>,
     #[serde(skip)]
     newest: usize,
+    /// The last step that was asked for, and its nanoseconds: most of what follows is in it too.
+    #[serde(skip)]
+    current: (usize, std::ops::Range<u64>),
 }
 
 const STEPS: usize = 512;
@@ -248,6 +251,7 @@ impl Series {
             failed: Vec::new(),
             spent: vec![Vec::new(); backends],
             newest: 0,
+            current: (0, 0..0),
         }
     }
 
@@ -280,6 +284,9 @@ impl Series {
     }
 
     fn step(&mut self, now: Nanos) -> usize {
+        if self.current.1.contains(&now.0) {
+            return self.current.0;
+        }
         let seconds = now.0 as f64 / 1e9;
         while seconds / self.step_s >= STEPS as f64 {
             self.step_s *= 2.0;
@@ -288,7 +295,10 @@ impl Series {
             halve(&mut self.failed, |a, b| a + b);
             self.spent.iter_mut().for_each(|s| *s = s.chunks(2).map(|pair| pair[pair.len() - 1]).collect());
         }
-        (seconds / self.step_s) as usize
+        let step = (seconds / self.step_s) as usize;
+        let nanos = (self.step_s * 1e9) as u64;
+        self.current = (step, step as u64 * nanos..(step as u64 + 1) * nanos);
+        step
     }
 }
 

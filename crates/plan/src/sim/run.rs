@@ -101,7 +101,6 @@ enum Due {
     },
     Wake {
         server: u32,
-        number: u64,
     },
     /// The first token of an attempt.
     FirstToken {
@@ -329,7 +328,7 @@ impl<'a> Sim<'a> {
     fn happen(&mut self, due: Due) {
         match due {
             Due::Happening { index, ends } => self.turn(index, ends),
-            Due::Wake { server, number } => self.wake(server, number),
+            Due::Wake { server } => self.wake(server),
             Due::FirstToken { call, number } => self.first_token(call, number),
             Due::Deadline { call, number } => self.deadline(call, number),
             Due::Recheck { call, number } => self.recheck(call, number),

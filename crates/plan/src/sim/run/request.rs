@@ -183,7 +183,7 @@ impl Sim<'_> {
         let mut i = 0;
         while i < told.len() {
             match told[i] {
-                Told::Wake { at, number } => self.at(at, Due::Wake { server, number }),
+                Told::Wake { at } => self.at(at, Due::Wake { server }),
                 Told::Admitted { id, first_token } => {
                     let Some(call) = &mut self.calls[id as usize] else {
                         i += 1;
@@ -231,10 +231,10 @@ impl Sim<'_> {
         }
     }
 
-    pub(super) fn wake(&mut self, server: u32, number: u64) {
+    pub(super) fn wake(&mut self, server: u32) {
         let mut ended = std::mem::take(&mut self.ended);
         let mut told = std::mem::take(&mut self.told);
-        self.servers[server as usize].wake(number, self.now, &mut ended, &mut |t| told.push(t));
+        self.servers[server as usize].wake(self.now, &mut ended, &mut |t| told.push(t));
         self.hear(server, &mut told);
         self.told = told;
         for id in ended.drain(..) {
