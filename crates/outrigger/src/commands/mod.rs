@@ -96,8 +96,12 @@ fn colour_on_stderr() -> bool {
 
 /// Writes data to stdout. A reader that has gone away (`| head`) is no fault of the command.
 fn write_out(text: &str) -> Exit {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Exit::Environment,
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write to standard output: {error}");
+            Exit::Environment
+        }
         _ => Exit::Yes,
     }
 }
