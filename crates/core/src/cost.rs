@@ -141,7 +141,9 @@ fn of_tokens(price: &TokenPrice, usage: &Usage) -> NanoUsd {
 mod tests {
     use super::*;
     use crate::{
-        fleet::{CloudId, Engine, Gateway, GpuCount, HttpVersion, Limits, MetricsMode, Replicas, TimeoutOverrides},
+        fleet::{
+            ApiSet, CloudId, Engine, Gateway, GpuCount, HttpVersion, Limits, MetricsMode, Replicas, TimeoutOverrides,
+        },
         record::TokensSource,
     };
 
@@ -184,6 +186,7 @@ mod tests {
             metrics: MetricsMode::None,
             token_price: None,
             constant_rate: None,
+            apis: ApiSet::default(),
         };
         let clouds = vec![cloud("gpus", Some(0.02)), cloud("dear", Some(0.5)), cloud("unpriced", None)];
         Fleet {

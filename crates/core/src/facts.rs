@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fleet::{BackendId, CloudId, Fleet, Key, KeyId, ModelId, Priority},
+    fleet::{Api, BackendId, CloudId, Fleet, Key, KeyId, ModelId, Priority},
     record::Fault,
     units::{Bytes, Nanos, Tokens},
 };
@@ -18,6 +18,9 @@ pub const MAX_ATTEMPTS: usize = 4;
 pub struct Facts {
     pub model: ModelId,
     pub key: Option<KeyId>,
+    /// What the backend has to have.
+    #[serde(default)]
+    pub api: Api,
     pub stream: bool,
     pub substitute_allowed: bool,
     pub clouds_allowed: CloudSet,
@@ -40,6 +43,7 @@ impl Facts {
         Self {
             model,
             key: None,
+            api: Api::Chat,
             stream: false,
             substitute_allowed: true,
             clouds_allowed: CloudSet::ALL,

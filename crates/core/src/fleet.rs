@@ -259,12 +259,68 @@ pub struct Backend {
     /// Present on backends that are billed by the token.
     pub token_price: Option<TokenPrice>,
     pub constant_rate: Option<ConstantRate>,
+    /// What it can be asked for.
+    pub apis: ApiSet,
 }
 
 impl Backend {
     /// What observed state is keyed by, so that it survives a reload: a new URL is a new backend.
     pub fn identity(&self) -> (&str, &str, Engine, &str) {
         (&self.name, &self.url, self.engine, &self.model)
+    }
+}
+
+/// A family of endpoints, which a backend has or does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Api {
+    #[default]
+    Chat,
+    Completions,
+    Embeddings,
+    Responses,
+    Messages,
+    Rerank,
+    Audio,
+    Images,
+}
+
+impl Api {
+    /// As the fleet file says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+            Self::Rerank => "rerank",
+            Self::Audio => "audio",
+            Self::Images => "images",
+        }
+    }
+}
+
+/// The families that a backend has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApiSet(u16);
+
+impl ApiSet {
+    pub fn contains(self, api: Api) -> bool {
+        self.0 & (1 << api as u16) != 0
+    }
+}
+
+impl FromIterator<Api> for ApiSet {
+    fn from_iter<I: IntoIterator<Item = Api>>(apis: I) -> Self {
+        Self(apis.into_iter().fold(0, |set, api| set | (1 << api as u16)))
+    }
+}
+
+/// What every engine for text is expected to have; one that lacks it says so.
+impl Default for ApiSet {
+    fn default() -> Self {
+        [Api::Chat, Api::Completions, Api::Embeddings].into_iter().collect()
     }
 }
 

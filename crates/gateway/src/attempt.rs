@@ -16,11 +16,13 @@ use outrigger_core::{
     units::Nanos,
 };
 use outrigger_wire::{
+    endpoint::{Dialect, Endpoint, Form},
     error::UpstreamError,
-    request::{Endpoint, RequestHead},
+    request::RequestHead,
     response, retry_after,
     sse::{Event, Splitter, SseFault},
     stream::{self, Chunk, Finish, Usage},
+    typed,
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -179,13 +181,30 @@ fn request(plan: &Plan<'_>) -> Request<Full<Bytes>> {
     forwarded_headers(plan.headers, request.headers_mut());
     let headers = request.headers_mut();
     headers.insert(header::HOST, plan.upstream.authority.clone());
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, content_type(plan));
     // A compressed stream would hide the commit point.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let Some(key) = &plan.upstream.authorization {
         headers.insert(header::AUTHORIZATION, key.clone());
+        if let Some(key) = own_key(plan, key) {
+            headers.insert("x-api-key", key);
+        }
     }
     request
+}
+
+/// Where Anthropic's API expects the key; engines that speak its dialect take either.
+fn own_key(plan: &Plan<'_>, bearer: &HeaderValue) -> Option<HeaderValue> {
+    let key = bearer.to_str().ok()?.strip_prefix("Bearer ")?;
+    let mut key = HeaderValue::from_str(key).ok().filter(|_| plan.head.endpoint.dialect() == Dialect::Messages)?;
+    key.set_sensitive(true);
+    Some(key)
+}
+
+/// A form's boundary stands in the client's own header.
+fn content_type(plan: &Plan<'_>) -> HeaderValue {
+    let own = plan.headers.get(header::CONTENT_TYPE).filter(|_| plan.head.endpoint.form() == Form::Multipart);
+    own.cloned().unwrap_or(HeaderValue::from_static("application/json"))
 }
 
 /// Engines that send usage in a last chunk when asked to. Text Generation Inference refuses unknown options.
@@ -302,7 +321,7 @@ pub fn read_event(plan: &Plan<'_>, event: Result<Event, SseFault>, seen: &mut Se
     }
     seen.finished |= !chunk.finishes.is_empty();
     seen.content_events += u64::from(chunk.content);
-    seen.usage = chunk.usage.or(seen.usage);
+    seen.usage = typed::joined(seen.usage, chunk.usage);
     if chunk.usage_only && !plan.head.include_usage {
         return Step::Drop;
     }

@@ -9,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use outrigger_core::fleet::{Fleet, KeyId, Limits, ModelId};
+use outrigger_core::fleet::{Api, Fleet, KeyId, Limits, ModelId};
 use outrigger_wire::{
+    endpoint::{Endpoint, Form},
     json,
-    request::{self, Endpoint, RequestHead},
+    request::{self, RequestHead},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -80,16 +81,60 @@ async fn collect(
 /// Reads what routing needs, and finds the model. One that the key may not use looks like one that does not exist.
 pub fn parse(
     endpoint: Endpoint,
+    headers: &HeaderMap,
     body: &[u8],
     fleet: &Fleet,
     key: Option<KeyId>,
 ) -> Result<(RequestHead, ModelId), Failure> {
-    let head = request::parse(endpoint, body, &json::Limits { max_depth: MAX_DEPTH })
-        .map_err(|fault| Failure::invalid(fault.code(), fault.message()).param(fault.param()))?;
+    let read = match endpoint.form() {
+        Form::Json => request::parse(endpoint, body, &json::Limits { max_depth: MAX_DEPTH }),
+        Form::Multipart => {
+            let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+            request::parse_form(endpoint, body, content_type)
+        }
+    };
+    let head = read.map_err(|fault| Failure::invalid(fault.code(), fault.message()).param(fault.param()))?;
     match fleet.model_by_name(&head.model).filter(|model| may_use(fleet, key, *model)) {
         Some(model) => Ok((head, model)),
         None => Err(unknown_model(&head.model, fleet, key)),
     }
+}
+
+/// What a backend has to have for this endpoint.
+pub fn api(endpoint: Endpoint) -> Api {
+    match endpoint {
+        Endpoint::Chat => Api::Chat,
+        Endpoint::Completions => Api::Completions,
+        Endpoint::Embeddings => Api::Embeddings,
+        Endpoint::Responses => Api::Responses,
+        Endpoint::Messages | Endpoint::CountTokens => Api::Messages,
+        Endpoint::Rerank => Api::Rerank,
+        Endpoint::Speech | Endpoint::Transcriptions | Endpoint::Translations => Api::Audio,
+        Endpoint::ImageGenerations | Endpoint::ImageEdits | Endpoint::ImageVariations => Api::Images,
+    }
+}
+
+/// A request that refers to what a backend keeps has to come to that backend, which only a model with one backend for
+/// this endpoint can promise.
+pub fn refuse_reference(head: &RequestHead, model: ModelId, fleet: &Fleet) -> Result<(), Failure> {
+    let Some(param) = head.refers_by else { return Ok(()) };
+    let shares = fleet.model(model).tiers.iter().flat_map(|tier| &tier.split);
+    let mut backends: Vec<_> = shares
+        .map(|share| share.backend)
+        .filter(|backend| fleet.backend(*backend).apis.contains(api(head.endpoint)))
+        .collect();
+    backends.sort_unstable();
+    backends.dedup();
+    if backends.len() <= 1 {
+        return Ok(());
+    }
+    let message = format!(
+        "'{param}' refers to what one backend keeps, and '{}' is served by {}; send the whole conversation as `input`, or ask \
+         for a model with one backend",
+        head.model,
+        backends.len()
+    );
+    Err(Failure::invalid("stored_state_not_shared", message).param(Some(param)))
 }
 
 /// Whether the key's own list of models, if it has one, has this one.

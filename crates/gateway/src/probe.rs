@@ -13,7 +13,7 @@ use outrigger_core::{
     fleet::{Backend, BackendId, Engine, Fleet},
     record::Fault,
 };
-use outrigger_wire::{request::Endpoint, response};
+use outrigger_wire::{endpoint::Endpoint, response};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{

@@ -10,7 +10,7 @@ use outrigger_core::{
     fleet::Reveal,
     record::{End, Fault},
 };
-use outrigger_wire::{sse, stream};
+use outrigger_wire::{endpoint::Dialect, sse, stream};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout, timeout_at},
@@ -48,6 +48,7 @@ pub async fn relay(
     deadline: Instant,
     stop: &mut watch::Receiver<bool>,
 ) -> Relayed {
+    let dialect = plan.head.endpoint.dialect();
     let Streaming { lease, mut body, mut splitter, ready, mut seen, .. } = stream;
     let mut end = if send(&to, ready.into(), deadline).await { None } else { Some(End::ClientGone) };
     let mut idle_until = Instant::now() + plan.timeouts.idle;
@@ -76,7 +77,7 @@ pub async fn relay(
                 break;
             }
             () = raised(stop) => {
-                drop(to.send(stopping().to_event(reveal)).await);
+                drop(to.send(stopping().in_dialect(dialect).to_event(reveal)).await);
                 return Relayed { end: End::Failed(Fault::Local), seen };
             }
         };
@@ -89,7 +90,9 @@ pub async fn relay(
             }
             Ok(Some(Err(_))) => end = Some(End::Failed(Fault::Cut)),
             Ok(None) => {
-                end = Some(End::Failed(Fault::Cut));
+                // The dialects of typed events say themselves when an answer is whole, and then may just end.
+                let is_whole = seen.finished && dialect != Dialect::Choices;
+                end = Some(if is_whole { End::Ok } else { End::Failed(Fault::Cut) });
                 if let Some(last) = splitter.finish() {
                     end = Some(last_words(plan, last.event, &mut seen, &to).await);
                 }
@@ -102,8 +105,8 @@ pub async fn relay(
     match end {
         End::Failed(fault) => {
             let name = plan.public_name.unwrap_or(&plan.backend.model);
-            send(&to, reply::upstream_failed(fault, name).to_event(reveal), deadline.max(Instant::now() + LAST_WORDS))
-                .await;
+            let broke = reply::upstream_failed(fault, name).in_dialect(dialect).to_event(reveal);
+            send(&to, broke, deadline.max(Instant::now() + LAST_WORDS)).await;
         }
         End::Ok => {
             drop(to);
@@ -165,6 +168,12 @@ fn drain(plan: &Plan<'_>, splitter: &mut sse::Splitter, seen: &mut Seen) -> (Byt
 /// An event without its blank line at the very end: some servers forget it after `[DONE]`.
 async fn last_words(plan: &Plan<'_>, event: sse::Event, seen: &mut Seen, to: &mpsc::Sender<Bytes>) -> End {
     match read_event(plan, Ok(event), seen, stream::inspect_committed) {
+        Step::Forward(bytes) if seen.finished && plan.head.endpoint.dialect() != Dialect::Choices => {
+            match to.send([&bytes[..], b"\n\n"].concat().into()).await {
+                Ok(()) => End::Ok,
+                Err(_) => End::ClientGone,
+            }
+        }
         Step::Done(_) if seen.finished => match to.send(Bytes::from_static(b"data: [DONE]\n\n")).await {
             Ok(()) => End::Ok,
             Err(_) => End::ClientGone,

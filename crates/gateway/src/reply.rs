@@ -12,7 +12,10 @@ use outrigger_core::{
     route::{Candidate, Reject, RejectReason, Verdict},
     units::Nanos,
 };
-use outrigger_wire::error::{BackendNote, ErrorBody};
+use outrigger_wire::{
+    endpoint::Dialect,
+    error::{BackendNote, ErrorBody},
+};
 
 use crate::body::Answer;
 
@@ -31,6 +34,8 @@ pub struct Failure {
     /// The method that the path takes instead.
     pub allow: Option<&'static str>,
     pub backends: Vec<Note>,
+    /// How the client expects errors to be written.
+    pub dialect: Dialect,
 }
 
 /// Why one backend did not serve.
@@ -52,6 +57,7 @@ impl Failure {
             retry_after: None,
             allow: None,
             backends: Vec::new(),
+            dialect: Dialect::Choices,
         }
     }
 
@@ -62,6 +68,12 @@ impl Failure {
     #[must_use]
     pub fn param(mut self, param: Option<&'static str>) -> Self {
         self.param = param;
+        self
+    }
+
+    #[must_use]
+    pub fn in_dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
         self
     }
 
@@ -79,11 +91,11 @@ impl Failure {
 
     /// The error as the last event of a stream.
     pub fn to_event(&self, reveal: Reveal) -> Bytes {
-        self.body(&self.notes(reveal)).to_event()
+        self.body(&self.notes(reveal)).to_event(self.dialect)
     }
 
     fn to_body(&self, reveal: Reveal) -> Bytes {
-        self.body(&self.notes(reveal)).to_bytes()
+        self.body(&self.notes(reveal)).to_bytes(self.dialect)
     }
 
     fn notes(&self, reveal: Reveal) -> Vec<BackendNote<'_>> {
@@ -161,6 +173,13 @@ pub fn rejected(reject: &Reject, model: &str) -> Failure {
             "permission_error",
             format!("model '{model}' is only served from clouds that this key may not use; ask the operator"),
         ),
+        RejectReason::LacksApi => (
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            format!(
+                "no backend of model '{model}' has this endpoint; the operator names it under `apis` of one that does"
+            ),
+        ),
         RejectReason::SpendLimit => (
             unavailable,
             "service_unavailable",
@@ -179,7 +198,7 @@ pub fn rejected(reject: &Reject, model: &str) -> Failure {
     };
     let mut failure = Failure::new(status, kind, reject.why.as_str(), message);
     failure.retry_after = match reject.why {
-        RejectReason::CloudNotAllowed | RejectReason::Poison => None,
+        RejectReason::CloudNotAllowed | RejectReason::LacksApi | RejectReason::Poison => None,
         _ => Some(reject.retry_after.unwrap_or(Duration::from_secs(1))),
     };
     failure

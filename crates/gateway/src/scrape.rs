@@ -240,7 +240,7 @@ mod tests {
     use std::pin::Pin;
 
     use outrigger_core::{
-        fleet::{CloudId, HttpVersion, TimeoutOverrides},
+        fleet::{ApiSet, CloudId, HttpVersion, TimeoutOverrides},
         record::Fault,
     };
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -307,6 +307,7 @@ mod tests {
             metrics: MetricsMode::Pods,
             token_price: None,
             constant_rate: None,
+            apis: ApiSet::default(),
         }
     }
 

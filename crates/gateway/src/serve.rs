@@ -19,7 +19,10 @@ use outrigger_core::{
     record::{End, Fault, Outcome},
     units::{Bytes as ByteCount, Tokens},
 };
-use outrigger_wire::request::{Endpoint, RequestHead};
+use outrigger_wire::{
+    endpoint::{Dialect, Endpoint},
+    request::RequestHead,
+};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     time::Instant,
@@ -132,7 +135,9 @@ async fn answer(live: Arc<Live>, request: Request<Incoming>, stop: watch::Receiv
     if let Some(rest) = path.strip_prefix("/v1/models").filter(|_| request.method() == Method::GET) {
         return models::answer(&snapshot.fleet, key, rest, &request_id);
     }
-    let result = match Endpoint::from_path(path).filter(|_| path.starts_with("/v1/")) {
+    let endpoint = Endpoint::from_path(path).filter(|_| path.starts_with("/v1/"));
+    let dialect = endpoint.map_or(Dialect::Choices, Endpoint::dialect);
+    let result = match endpoint {
         Some(endpoint) if request.method() == Method::POST => {
             accept(&live, &snapshot, request, endpoint, key, reveal, &request_id, arrived).await
         }
@@ -144,7 +149,7 @@ async fn answer(live: Arc<Live>, request: Request<Incoming>, stop: watch::Receiv
         Ok(call) => in_its_own_task(live, call, stop, &request_id, reveal).await,
         Err(failure) => {
             live.events.metrics().turned_away("", failure.status.as_u16(), Outcome::Rejected);
-            with_close(failure.to_response(&request_id, reveal))
+            with_close(failure.in_dialect(dialect).to_response(&request_id, reveal))
         }
     }
 }
@@ -174,8 +179,10 @@ async fn accept(
     refuse_ambiguous_length(&parts.headers)?;
     let at = live.clock.now();
     let held = intake::read(&parts.headers, body, &fleet.gateway.limits, &live.held).await?;
-    let (head, model) = intake::parse(endpoint, &held.bytes, fleet, key)?;
+    let (head, model) = intake::parse(endpoint, &parts.headers, &held.bytes, fleet, key)?;
+    intake::refuse_reference(&head, model, fleet)?;
     let mut facts = Facts {
+        api: intake::api(endpoint),
         stream: head.stream,
         prompt_tokens: Tokens(head.prompt_tokens_estimate),
         max_tokens: head.max_tokens.map(Tokens),
@@ -253,7 +260,7 @@ async fn run_call(
     mut stop: watch::Receiver<bool>,
 ) {
     if let Err(reject) = live.admit(&mut call.ticket) {
-        let failure = reply::rejected(&reject, &call.public_name);
+        let failure = reply::rejected(&reject, &call.public_name).in_dialect(call.head.endpoint.dialect());
         account::finish(live, &call, Ending { status: failure.status.as_u16(), outcome: Outcome::Rejected });
         drop(respond.send(failure.to_response(&call.ticket.request_id, call.reveal)));
         return;
@@ -287,6 +294,7 @@ async fn conclude(
             Ending::of(end, status)
         }
         Dispatched::Failure(failure) => {
+            let failure = failure.in_dialect(call.head.endpoint.dialect());
             let mut response = failure.to_response(&call.ticket.request_id, call.reveal);
             mark(call, None, response.headers_mut());
             drop(respond.send(response));
@@ -388,7 +396,8 @@ fn wrong_method(allow: &'static str) -> Failure {
 fn no_such_path(path: &str) -> Failure {
     let shown: String = path.chars().filter(|c| !c.is_control()).take(80).collect();
     let message = format!(
-        "there is no '{shown}' here; this gateway serves /v1/chat/completions, /v1/completions, /v1/embeddings and /v1/models"
+        "there is no '{shown}' here; this gateway serves {} and /v1/models",
+        Endpoint::ALL.map(|endpoint| format!("/v1{}", endpoint.path())).join(", ")
     );
     Failure::new(StatusCode::NOT_FOUND, "invalid_request_error", "unknown_url", message)
 }

@@ -7,6 +7,8 @@
 
 use bytes::Bytes;
 use serde::Serialize;
+
+use crate::endpoint::Dialect;
 use serde_json::{Map, Value};
 
 /// The most bytes of a backend's message that are kept.
@@ -36,23 +38,29 @@ pub struct ErrorBody<'a> {
 }
 
 impl ErrorBody<'_> {
-    /// `{"error":{…}}`
-    pub fn to_bytes(&self) -> Bytes {
-        self.written(b"", b"")
+    /// `{"error":{…}}`, with what the dialect's clients look for beside it.
+    pub fn to_bytes(&self, dialect: Dialect) -> Bytes {
+        self.written(dialect == Dialect::Messages, b"", b"")
     }
 
     /// The same as a server-sent event.
-    pub fn to_event(&self) -> Bytes {
-        self.written(b"data: ", b"\n\n")
+    pub fn to_event(&self, dialect: Dialect) -> Bytes {
+        match dialect {
+            Dialect::Responses | Dialect::Messages => self.written(true, b"event: error\ndata: ", b"\n\n"),
+            Dialect::Choices | Dialect::Opaque => self.written(false, b"data: ", b"\n\n"),
+        }
     }
 
-    fn written(&self, before: &[u8], after: &[u8]) -> Bytes {
+    fn written(&self, is_typed: bool, before: &[u8], after: &[u8]) -> Bytes {
         #[derive(Serialize)]
         struct Outer<'a> {
+            #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+            kind: Option<&'static str>,
             error: &'a ErrorBody<'a>,
         }
         let mut out = before.to_vec();
-        serde_json::to_writer(&mut out, &Outer { error: self }).expect("writing strings into memory cannot fail");
+        let outer = Outer { kind: is_typed.then_some("error"), error: self };
+        serde_json::to_writer(&mut out, &outer).expect("writing strings into memory cannot fail");
         out.extend_from_slice(after);
         out.into()
     }

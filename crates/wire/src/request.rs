@@ -14,7 +14,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use serde_json::Number;
 
-use crate::json::{self, Limits, Member, Members};
+use crate::{
+    endpoint::{Dialect, Endpoint, Form},
+    json::{self, Limits, Member, Members},
+    multipart::{self, MultipartFault},
+};
 
 /// Bytes of the prompt that the affinity hash reads.
 pub const PREFIX_BYTES: usize = 1_024;
@@ -22,42 +26,6 @@ pub const PREFIX_BYTES: usize = 1_024;
 /// Bytes of JSON per token in the estimate: English in a BPE vocabulary of 100k and more has about four characters to
 /// a token (OpenAI, "What are tokens and how to count them").
 const BYTES_PER_TOKEN: usize = 4;
-
-/// The endpoints whose bodies are understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Endpoint {
-    Chat,
-    Completions,
-    Embeddings,
-}
-
-impl Endpoint {
-    pub const ALL: [Self; 3] = [Self::Chat, Self::Completions, Self::Embeddings];
-
-    /// The path below a base URL that ends in `/v1`.
-    pub fn path(self) -> &'static str {
-        match self {
-            Self::Chat => "/chat/completions",
-            Self::Completions => "/completions",
-            Self::Embeddings => "/embeddings",
-        }
-    }
-
-    /// The endpoint of a path, with or without `/v1` before it.
-    pub fn from_path(path: &str) -> Option<Self> {
-        let path = path.strip_prefix("/v1").unwrap_or(path);
-        Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
-    }
-
-    /// The member that holds what the model reads.
-    fn prompt_key(self) -> &'static str {
-        match self {
-            Self::Chat => "messages",
-            Self::Completions => "prompt",
-            Self::Embeddings => "input",
-        }
-    }
-}
 
 /// What is wrong with a request, as the client may see it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,6 +38,8 @@ pub enum RequestFault {
     WrongType { param: &'static str, expected: &'static str },
     #[error("'{param}' could not be parsed: {fault}")]
     BadObject { param: &'static str, fault: json::Fault },
+    #[error("could not read the form in the body of the request: {0}")]
+    Multipart(#[from] MultipartFault),
 }
 
 impl RequestFault {
@@ -80,7 +50,7 @@ impl RequestFault {
     /// The parameter at fault, as in OpenAI's `error.param`.
     pub fn param(&self) -> Option<&'static str> {
         match self {
-            Self::Json(_) => None,
+            Self::Json(_) | Self::Multipart(_) => None,
             Self::MissingModel => Some("model"),
             Self::WrongType { param, .. } | Self::BadObject { param, .. } => Some(param),
         }
@@ -90,6 +60,7 @@ impl RequestFault {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Json(_) => "invalid_json",
+            Self::Multipart(_) => "invalid_form",
             Self::MissingModel => "missing_required_parameter",
             Self::WrongType { .. } => "invalid_type",
             Self::BadObject { .. } => "invalid_value",
@@ -102,12 +73,14 @@ impl RequestFault {
 pub struct RequestHead {
     pub endpoint: Endpoint,
     pub model: String,
-    /// The model's value in the body, quotes included.
+    /// The model's value in the body, quotes included where it has any.
     pub model_span: Range<usize>,
     pub stream: bool,
+    /// The parameter that refers to something which one backend keeps, so that no other can serve the request.
+    pub refers_by: Option<&'static str>,
     /// The client itself asked for the usage chunk.
     pub include_usage: bool,
-    /// `max_completion_tokens`, else `max_tokens`.
+    /// The client's own bound on the answer.
     pub max_tokens: Option<u64>,
     pub user: Option<String>,
     /// Choices asked for.
@@ -127,29 +100,69 @@ struct Splice {
     text: &'static str,
 }
 
-/// Reads a request's body.
+/// Reads a JSON body.
 pub fn parse(endpoint: Endpoint, body: &[u8], limits: &Limits) -> Result<RequestHead, RequestFault> {
     let members = json::members(body, limits)?;
     let (model, model_span) = model(&members)?;
-    let stream = boolean(&members, "stream")? && endpoint != Endpoint::Embeddings;
-    let usage = if stream { UsageAsk::read(&members, *limits)? } else { UsageAsk::default() };
+    let stream = boolean(&members, "stream")? && endpoint.streams();
+    // The other dialects send their usage unasked.
+    let asks = stream && endpoint.dialect() == Dialect::Choices;
+    let usage = if asks { UsageAsk::read(&members, *limits)? } else { UsageAsk::default() };
     let prompt = members.get(endpoint.prompt_key()).map_or("", |member| members.value(member)).as_bytes();
     Ok(RequestHead {
         endpoint,
         model,
         model_span,
         stream,
-        include_usage: usage.asked,
-        max_tokens: match count(&members, "max_completion_tokens")? {
-            None => count(&members, "max_tokens")?,
-            asked => asked,
-        },
+        refers_by: refers_by(endpoint, &members),
+        include_usage: usage.asked || !asks,
+        max_tokens: first_count(&members, endpoint.bounds())?,
         user: string(&members, "user")?,
         n: count(&members, "n")?.unwrap_or(1),
         prompt_tokens_estimate: prompt.len().div_ceil(BYTES_PER_TOKEN) as u64,
         prefix_hash: fnv1a(&prompt[..prompt.len().min(PREFIX_BYTES)]),
         usage_splice: usage.splice,
     })
+}
+
+/// Reads a form: `content_type` is the header that says where its parts end.
+pub fn parse_form(endpoint: Endpoint, body: &[u8], content_type: &str) -> Result<RequestHead, RequestFault> {
+    let model_span = multipart::field(body, content_type, "model")?.ok_or(RequestFault::MissingModel)?;
+    let model = std::str::from_utf8(&body[model_span.clone()]).unwrap_or_default().to_owned();
+    if model.is_empty() {
+        return Err(RequestFault::MissingModel);
+    }
+    Ok(RequestHead {
+        endpoint,
+        model,
+        model_span,
+        stream: false,
+        refers_by: None,
+        include_usage: true,
+        max_tokens: None,
+        user: None,
+        n: 1,
+        // Of a recording or a picture, nothing is known before it is heard or seen.
+        prompt_tokens_estimate: 0,
+        prefix_hash: fnv1a(b""),
+        usage_splice: None,
+    })
+}
+
+/// What a backend keeps between requests is known to that backend alone.
+fn refers_by(endpoint: Endpoint, members: &Members<'_>) -> Option<&'static str> {
+    let keeps = ["previous_response_id", "conversation"];
+    keeps.into_iter().find(|name| endpoint == Endpoint::Responses && present(members, name).is_some())
+}
+
+/// The first of these counts that is given.
+fn first_count(members: &Members<'_>, names: &[&'static str]) -> Result<Option<u64>, RequestFault> {
+    for name in names {
+        if let Some(given) = count(members, name)? {
+            return Ok(Some(given));
+        }
+    }
+    Ok(None)
 }
 
 impl RequestHead {
@@ -164,7 +177,10 @@ impl RequestHead {
             return body.clone();
         }
         let mut quoted = Vec::with_capacity(model.len() + 2);
-        json::push_string(&mut quoted, model);
+        match self.endpoint.form() {
+            Form::Json => json::push_string(&mut quoted, model),
+            Form::Multipart => quoted.extend_from_slice(model.as_bytes()),
+        }
         let mut splices: Vec<(&Range<usize>, &[u8])> = Vec::with_capacity(2);
         if rename {
             splices.push((&self.model_span, &quoted));

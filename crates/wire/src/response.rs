@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use crate::endpoint::{Dialect, Endpoint};
 use crate::error::UpstreamError;
 use crate::json;
-use crate::request::Endpoint;
 use crate::stream::{Answer, Finish, Usage, is_name};
 
 /// What a complete body says.
@@ -32,8 +32,16 @@ pub enum BodyFault {
     Malformed(json::Fault),
 }
 
-/// Reads a complete body of a 2xx answer.
-pub fn inspect_body(_endpoint: Endpoint, body: &[u8]) -> Result<BodyView, BodyFault> {
+/// Reads a complete body of a 2xx answer. One that may be anything, such as sound, is not judged.
+pub fn inspect_body(endpoint: Endpoint, body: &[u8]) -> Result<BodyView, BodyFault> {
+    let is_opaque = endpoint.dialect() == Dialect::Opaque;
+    match read_json(body) {
+        Err(_) if is_opaque => Ok(BodyView::default()),
+        read => read,
+    }
+}
+
+fn read_json(body: &[u8]) -> Result<BodyView, BodyFault> {
     if let Err(error) = std::str::from_utf8(body) {
         return Err(BodyFault::Malformed(json::Fault::NotUtf8 { offset: error.valid_up_to() }));
     }

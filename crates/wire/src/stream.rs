@@ -21,10 +21,11 @@ use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::endpoint::{Dialect, Endpoint};
 use crate::error::UpstreamError;
 use crate::json;
-use crate::request::Endpoint;
 use crate::sse::Event;
+use crate::typed;
 
 /// Why a choice ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,6 +101,9 @@ pub fn inspect(endpoint: Endpoint, data: &[u8]) -> Result<Chunk, ChunkFault> {
     if trimmed == b"[DONE]" {
         return Ok(Chunk { done: true, ..Chunk::default() });
     }
+    if endpoint.dialect() != Dialect::Choices {
+        return typed::inspect(endpoint.dialect(), data);
+    }
     let answer = Answer::read(data).map_err(ChunkFault::Malformed)?;
     let choices = answer.choices.as_deref().unwrap_or_default();
     let usage = answer.usage();
@@ -117,7 +121,7 @@ pub fn inspect(endpoint: Endpoint, data: &[u8]) -> Result<Chunk, ChunkFault> {
 /// Reads an event's payload after the commit: as [`inspect`], except that `content` is true for every event that the
 /// short way reads, and that what is malformed between the outermost braces may go unnoticed.
 pub fn inspect_committed(endpoint: Endpoint, data: &[u8]) -> Result<Chunk, ChunkFault> {
-    match plain_token(data) {
+    match Some(data).filter(|_| endpoint.dialect() == Dialect::Choices).and_then(plain_token) {
         Some(chunk) => Ok(chunk),
         None => inspect(endpoint, data),
     }
@@ -276,7 +280,7 @@ impl Choice<'_> {
         self.finish().is_some()
             || match endpoint {
                 Endpoint::Completions => filled(self.text),
-                Endpoint::Chat | Endpoint::Embeddings => self.delta.as_ref().is_some_and(Delta::has_content),
+                _ => self.delta.as_ref().is_some_and(Delta::has_content),
             }
     }
 }
@@ -323,13 +327,19 @@ fn filled(value: Option<&RawValue>) -> bool {
     })
 }
 
+/// Tokens under the names that the dialects have for them. Some servers give two of them at once.
 #[derive(Deserialize)]
-struct UsageIn {
+pub(crate) struct UsageIn {
     prompt_tokens: Option<u64>,
+    input_tokens: Option<u64>,
     completion_tokens: Option<u64>,
+    output_tokens: Option<u64>,
     prompt_tokens_details: Option<PromptDetails>,
+    input_tokens_details: Option<PromptDetails>,
     /// DeepSeek's name for the cached part.
     prompt_cache_hit_tokens: Option<u64>,
+    /// Anthropic's.
+    cache_read_input_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -338,12 +348,14 @@ struct PromptDetails {
 }
 
 impl UsageIn {
-    fn into_usage(self) -> Usage {
-        let cached = self.prompt_tokens_details.and_then(|details| details.cached_tokens);
+    pub(crate) fn into_usage(self) -> Usage {
+        let details = self.prompt_tokens_details.or(self.input_tokens_details);
         Usage {
-            prompt: self.prompt_tokens.unwrap_or(0),
-            output: self.completion_tokens.unwrap_or(0),
-            cached: cached.or(self.prompt_cache_hit_tokens),
+            prompt: self.prompt_tokens.or(self.input_tokens).unwrap_or(0),
+            output: self.completion_tokens.or(self.output_tokens).unwrap_or(0),
+            cached: (details.and_then(|details| details.cached_tokens))
+                .or(self.prompt_cache_hit_tokens)
+                .or(self.cache_read_input_tokens),
         }
     }
 }

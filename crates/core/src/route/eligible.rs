@@ -114,8 +114,11 @@ fn refused_by_rule(fleet: &Fleet, facts: &Facts, tier: &Tier, share: Share) -> O
     if tier.substitute && !facts.substitute_allowed {
         return Some(Verdict::SubstituteDenied);
     }
-    let allowed = facts.clouds_allowed.contains(fleet.backend(share.backend).cloud);
-    (!allowed).then_some(Verdict::CloudNotAllowed)
+    let backend = fleet.backend(share.backend);
+    if !backend.apis.contains(facts.api) {
+        return Some(Verdict::LacksApi);
+    }
+    (!facts.clouds_allowed.contains(backend.cloud)).then_some(Verdict::CloudNotAllowed)
 }
 
 /// What takes a backend out of use. Soft evidence does not, in panic.

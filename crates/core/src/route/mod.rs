@@ -307,6 +307,9 @@ struct Obstacles {
     saturated: bool,
     substitute_denied: bool,
     cloud_not_allowed: bool,
+    lacks_api: bool,
+    /// Some backend has the endpoint.
+    has_api: bool,
     spend_limit: bool,
     untried: bool,
     /// Some backend is refusing with something else than a 429, or is down.
@@ -318,10 +321,12 @@ struct Obstacles {
 impl Obstacles {
     fn note(&mut self, verdict: Verdict) {
         self.untried |= verdict != Verdict::AlreadyTried;
+        self.has_api |= !matches!(verdict, Verdict::LacksApi | Verdict::SubstituteDenied);
         match verdict {
             Verdict::Saturated { .. } | Verdict::TrialRunning => self.saturated = true,
             Verdict::SubstituteDenied => self.substitute_denied = true,
             Verdict::CloudNotAllowed => self.cloud_not_allowed = true,
+            Verdict::LacksApi => self.lacks_api = true,
             Verdict::SpendLimit { .. } => self.spend_limit = true,
             Verdict::CoolingDown { until, rate_limited } => {
                 self.soonest = Some(self.soonest.map_or(until, |s| s.min(until)));
@@ -336,6 +341,7 @@ impl Obstacles {
     /// The one reason that the client is told: the first that would let the request through if it went away.
     fn why(&self, history: &History) -> RejectReason {
         match () {
+            () if self.lacks_api && !self.has_api => RejectReason::LacksApi,
             () if !self.untried && history.attempts() > 0 => RejectReason::AllTried,
             () if self.saturated => RejectReason::Saturated,
             () if self.rate_limited && !self.other => RejectReason::RateLimited,

@@ -93,6 +93,8 @@ pub enum Verdict {
     },
     SubstituteDenied,
     CloudNotAllowed,
+    /// It does not have the endpoint.
+    LacksApi,
 }
 
 impl Verdict {
@@ -116,6 +118,7 @@ impl Verdict {
             Self::SpendLimit { .. } => "spend_limit",
             Self::SubstituteDenied => "substitute_denied",
             Self::CloudNotAllowed => "cloud_not_allowed",
+            Self::LacksApi => "lacks_api",
         }
     }
 
@@ -138,6 +141,8 @@ pub enum RejectReason {
     SubstituteDenied,
     /// Only clouds that the key does not allow could answer.
     CloudNotAllowed,
+    /// No backend has the endpoint.
+    LacksApi,
     /// Only backends beyond their spend limit could answer.
     SpendLimit,
     /// No backend is left that has not been tried.
@@ -157,6 +162,7 @@ impl RejectReason {
             Self::Saturated => "saturated",
             Self::SubstituteDenied => "substitute_denied",
             Self::CloudNotAllowed => "cloud_not_allowed",
+            Self::LacksApi => "lacks_api",
             Self::SpendLimit => "spend_limit",
             Self::AllTried => "all_tried",
             Self::RetryBudget => "retry_budget",

@@ -5,9 +5,9 @@ use std::time::Duration;
 use outrigger_core::{
     facts::Facts,
     fleet::{
-        Affinity, Backend, BackendId, Cloud, CloudId, Engine, Fleet, Gateway, HttpVersion, Key, Limits, MetricsMode,
-        Mode, Model, ModelId, Priority, Replicas, Reveal, Share, Slo, SpendLimit, Tier, TimeoutOverrides, Timeouts,
-        TokenPrice, WeighBy,
+        Affinity, ApiSet, Backend, BackendId, Cloud, CloudId, Engine, Fleet, Gateway, HttpVersion, Key, Limits,
+        MetricsMode, Mode, Model, ModelId, Priority, Replicas, Reveal, Share, Slo, SpendLimit, Tier, TimeoutOverrides,
+        Timeouts, TokenPrice, WeighBy,
     },
     units::{NanoUsd, Nanos, Tokens},
 };
@@ -96,6 +96,7 @@ pub(crate) fn backend(name: &str, cloud: CloudId) -> Backend {
         metrics: MetricsMode::None,
         token_price: None,
         constant_rate: None,
+        apis: ApiSet::default(),
     }
 }
 

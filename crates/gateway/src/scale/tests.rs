@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use outrigger_core::{
     fleet::{
-        Backend, BackendId, Cloud, CloudId, Engine, Gateway, GpuCount, HttpVersion, Limits, MetricsMode, Pool, PoolId,
-        PoolPrice, Replicas, TimeoutOverrides,
+        ApiSet, Backend, BackendId, Cloud, CloudId, Engine, Gateway, GpuCount, HttpVersion, Limits, MetricsMode, Pool,
+        PoolId, PoolPrice, Replicas, TimeoutOverrides,
     },
     units::{NanoUsd, Nanos},
 };
@@ -41,6 +41,7 @@ fn fleet(scale: Option<Scale>) -> Fleet {
         metrics: MetricsMode::None,
         token_price: None,
         constant_rate: None,
+        apis: ApiSet::default(),
     };
     let cloud = Cloud { name: "c".into(), region: None, api_key: None, spend_limit: None, egress_usd_per_gb: None };
     let gateway = Gateway {

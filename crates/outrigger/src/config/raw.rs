@@ -237,6 +237,9 @@ pub(crate) struct Backend {
     pub(crate) metrics: Option<Metrics>,
     /// What it bills by the token. Known hosted models have the list price by default.
     pub(crate) usd_per_million_tokens: Option<TokenPrice>,
+    /// What it can be asked for: `chat`, `completions` and `embeddings` by default.
+    #[schemars(length(min = 1))]
+    pub(crate) apis: Option<List<Api>>,
     /// How the simulator imitates it.
     pub(crate) engine_model: Option<EngineModel>,
 }
@@ -404,6 +407,25 @@ choice!(Engine => fleet::Engine {
     Dynamo => Self::Dynamo,
     /// Any OpenAI-compatible API; needs neither /metrics nor /health
     Openai => Self::Openai,
+});
+
+choice!(Api => fleet::Api {
+    /// /v1/chat/completions
+    Chat => Self::Chat,
+    /// /v1/completions
+    Completions => Self::Completions,
+    /// /v1/embeddings
+    Embeddings => Self::Embeddings,
+    /// /v1/responses
+    Responses => Self::Responses,
+    /// /v1/messages
+    Messages => Self::Messages,
+    /// /v1/rerank
+    Rerank => Self::Rerank,
+    /// /v1/audio/…
+    Audio => Self::Audio,
+    /// /v1/images/…
+    Images => Self::Images,
 });
 
 choice!(Metrics => fleet::MetricsMode {

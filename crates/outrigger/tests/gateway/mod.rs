@@ -4,6 +4,7 @@
 //! [`Recorder`] where the bytes that reach an engine matter, and a fake where an engine's behaviour does.
 
 mod admin;
+mod apis;
 mod bad_input;
 mod cost;
 mod drain;

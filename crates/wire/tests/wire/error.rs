@@ -1,5 +1,6 @@
 //! OpenAI's error shape out, and every engine's in.
 
+use outrigger_wire::endpoint::Dialect;
 use outrigger_wire::error::{BackendNote, ErrorBody, MAX_MESSAGE, UpstreamError};
 
 #[test]
@@ -12,15 +13,15 @@ fn our_own_errors() {
         backends: None,
     };
     let text = r#"{"error":{"message":"no \"backend\"","type":"server_error","param":null,"code":"no_backend"}}"#;
-    assert_eq!(body.to_bytes(), text);
-    assert_eq!(body.to_event(), format!("data: {text}\n\n"));
+    assert_eq!(body.to_bytes(Dialect::Choices), text);
+    assert_eq!(body.to_event(Dialect::Choices), format!("data: {text}\n\n"));
     let notes = [
         BackendNote { backend: "cw-llama", reason: "connect_refused", retry_after_s: None },
         BackendNote { backend: "oa-mini", reason: "rate_limited", retry_after_s: Some(20) },
     ];
     let shown = ErrorBody { backends: Some(&notes), ..body };
     assert_eq!(
-        shown.to_bytes(),
+        shown.to_bytes(Dialect::Choices),
         r#"{"error":{"message":"no \"backend\"","type":"server_error","param":null,"code":"no_backend","backends":[{"backend":"cw-llama","reason":"connect_refused","retry_after_s":null},{"backend":"oa-mini","reason":"rate_limited","retry_after_s":20}]}}"#
     );
 }
@@ -95,4 +96,16 @@ fn messages_are_bounded() {
         let message = UpstreamError::read(None, text.as_bytes()).message;
         assert!(message.len() <= MAX_MESSAGE && message.len() > MAX_MESSAGE - 4, "{}", message.len());
     }
+}
+
+/// Clients of typed events look for the type outside, too.
+#[test]
+fn errors_in_the_dialects_of_typed_events() {
+    let body = ErrorBody { message: "gone", kind: "upstream_error", param: None, code: Some("cut"), backends: None };
+    let typed = r#"{"type":"error","error":{"message":"gone","type":"upstream_error","param":null,"code":"cut"}}"#;
+    for dialect in [Dialect::Messages, Dialect::Responses] {
+        assert_eq!(body.to_event(dialect), format!("event: error\ndata: {typed}\n\n"));
+    }
+    assert_eq!(body.to_bytes(Dialect::Messages), typed);
+    assert!(!body.to_bytes(Dialect::Responses).starts_with(b"{\"type\""));
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use outrigger_wire::request::Endpoint;
+use outrigger_wire::endpoint::Endpoint;
 use outrigger_wire::response::{self, inspect_body};
 use outrigger_wire::sse::Event;
 use outrigger_wire::stream::{self, Chunk, inspect};

@@ -1,8 +1,9 @@
 //! Reading a request, and that a rewrite changes the spans it names and nothing else.
 
 use bytes::Bytes;
+use outrigger_wire::endpoint::Endpoint;
 use outrigger_wire::json::Limits;
-use outrigger_wire::request::{Endpoint, RequestFault, RequestHead, parse};
+use outrigger_wire::request::{RequestFault, RequestHead, parse};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

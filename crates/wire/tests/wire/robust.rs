@@ -1,10 +1,11 @@
 //! No bytes from outside panic, overflow the stack or take more than linear time.
 
 use bytes::Bytes;
+use outrigger_wire::endpoint::Endpoint;
 use outrigger_wire::error::UpstreamError;
 use outrigger_wire::json::{Limits, members};
 use outrigger_wire::metrics::{Dialect, read};
-use outrigger_wire::request::{Endpoint, parse};
+use outrigger_wire::request::parse;
 use outrigger_wire::response::{self, inspect_body};
 use outrigger_wire::retry_after::{rate_limit_reset, retry_after, retry_after_ms};
 use outrigger_wire::sse::Event;

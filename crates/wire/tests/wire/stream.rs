@@ -1,7 +1,7 @@
 //! The short way after the commit reads what the long way reads, and renaming changes the name only.
 
 use bytes::Bytes;
-use outrigger_wire::request::Endpoint;
+use outrigger_wire::endpoint::Endpoint;
 use outrigger_wire::sse::Event;
 use outrigger_wire::stream::{Chunk, Finish, inspect, inspect_committed, replace_span, with_model};
 use proptest::prelude::*;

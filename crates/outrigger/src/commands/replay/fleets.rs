@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use outrigger_core::fleet::{
-    Affinity, Backend, Cloud, CloudId, Engine, Fleet, HttpVersion, Key, MetricsMode, Mode, Model, Priority, Reveal,
-    Share, Slo, Tier, TimeoutOverrides, Timeouts, WeighBy,
+    Affinity, ApiSet, Backend, Cloud, CloudId, Engine, Fleet, HttpVersion, Key, MetricsMode, Mode, Model, Priority,
+    Reveal, Share, Slo, Tier, TimeoutOverrides, Timeouts, WeighBy,
 };
 use outrigger_gateway::events::{FleetLine, ModelNames};
 
@@ -79,6 +79,7 @@ fn backend(name: &str, given: &Fleet) -> Backend {
             metrics: MetricsMode::default(),
             token_price: None,
             constant_rate: None,
+            apis: ApiSet::default(),
         },
         |id| given.backend(id).clone(),
     )

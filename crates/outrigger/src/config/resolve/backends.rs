@@ -1,7 +1,9 @@
 //! `backends:` where each runs, how it is reached, what it costs, and whether the pools have the GPUs for them all.
 
 use outrigger_core::{
-    fleet::{Backend, CloudId, ConstantRate, Engine, HttpVersion, Pool, PoolId, TimeoutOverrides, TokenPrice},
+    fleet::{
+        Api, ApiSet, Backend, CloudId, ConstantRate, Engine, HttpVersion, Pool, PoolId, TimeoutOverrides, TokenPrice,
+    },
     price::token_price,
 };
 
@@ -95,6 +97,7 @@ fn assemble(
         metrics: raw.metrics.map(Into::into).unwrap_or_default(),
         token_price: raw.usd_per_million_tokens.as_ref().and_then(|p| price(p, &at.key("usd_per_million_tokens"))),
         constant_rate: raw.engine_model.as_ref().and_then(|model| constant_rate(model, &at.key("engine_model"))),
+        apis: raw.apis.as_ref().map(apis).unwrap_or_default(),
     }
 }
 
@@ -157,6 +160,10 @@ fn price(raw: &raw::TokenPrice, at: &At<'_>) -> Option<TokenPrice> {
     let (input, output) = (price(raw.input, "input"), price(raw.output, "output"));
     let cached_input = price(raw.cached_input, "cached_input");
     Some(TokenPrice { input: input?, output: output?, cached_input: cached_input.or(input)? })
+}
+
+fn apis(raw: &raw::List<raw::Api>) -> ApiSet {
+    raw.0.iter().flatten().map(|api| Api::from(*api)).collect()
 }
 
 fn constant_rate(raw: &raw::EngineModel, at: &At<'_>) -> Option<ConstantRate> {
