@@ -77,6 +77,7 @@ class Gateway:
         backends, names = "", [f"b{i}" for i in range(len(engines))]
         for name, engine, model in zip(names, engines, models):
             backends += f"  {name}:\n    cloud: here\n    engine: llamacpp\n    url: {engine.url}\n    model: {model}\n"
+            backends += "    apis: [chat, completions, embeddings, responses, messages]\n"
         split = ", ".join(f"{name}: 1" for name in names)
         text = "version: 1\nclouds:\n  here: {}\nbackends:\n" + backends
         text += f"models:\n  pub:\n    tiers:\n      - split: {{ {split} }}\n"
@@ -184,6 +185,41 @@ def streams_have_the_same_shape():
     asked = {"stream_options": {"include_usage": True}}
     assert shape(through, **asked) == shape(direct, **asked) == (True, ["length"], [12], set())
     assert {c.model for c in chat(through, stream=True)} == {"pub"}
+
+
+def responses_are_streamed_and_whole_as_they_come():
+    def shape(client):
+        events = list(client.responses.create(model=name_for(client), input="hello", stream=True, max_output_tokens=6))
+        last = events[-1].response
+        assert last.model == name_for(client), last
+        return {e.type for e in events}, last.status, last.usage.output_tokens
+
+    assert shape(through) == shape(direct)
+    assert same(lambda c: c.responses.create(model=name_for(c), input="hello", max_output_tokens=4)) == ("Response",)
+    # Three engines keep three different histories.
+    stored = {"input": "and?", "previous_response_id": "resp_1"}
+    assert outcome(lambda c: c.responses.create(model="pub", **stored), through) == ("BadRequestError", 400)
+
+
+def messages_are_streamed_and_counted_as_they_come():
+    def post(url, model, key, path="/messages", **more):
+        body = {"model": model, "max_tokens": 5, "messages": MESSAGES, **more}
+        headers = {"x-api-key": key, "anthropic-version": "2023-06-01"}
+        return httpx2.post(url + path, json=body, headers=headers, timeout=30)
+
+    def types(answer, model):
+        assert answer.status_code == 200 and f'"model":"{model}"' in answer.text, answer.text
+        return [line for line in answer.text.splitlines() if line.startswith("event: ")]
+
+    one, other = post(engines[0].url, "tiny", "none", stream=True), post(gateway.url, "pub", gateway.key, stream=True)
+    assert set(types(one, "tiny")) == set(types(other, "pub")) and "event: message_stop" in other.text
+    count = [post(url, m, k, "/messages/count_tokens").json() for url, m, k in
+             [(engines[0].url, "tiny", "none"), (gateway.url, "pub", gateway.key)]]
+    assert count[0] == count[1], count
+    refused = post(gateway.url, "pub", "sk-wrong")
+    assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key", refused.text
+    line = next(line for line in reversed(gateway.log) if line.get("output_tokens"))
+    assert line["tokens_source"] == "engine", line
 
 
 def tools_and_images_and_unknown_fields_are_the_engines_business():
@@ -320,6 +356,8 @@ TESTS = [
     chat_answers,
     the_same_seed_gives_the_same_text_either_way,
     streams_have_the_same_shape,
+    responses_are_streamed_and_whole_as_they_come,
+    messages_are_streamed_and_counted_as_they_come,
     tools_and_images_and_unknown_fields_are_the_engines_business,
     completions_and_embeddings,
     what_is_wrong_is_told_alike,

@@ -338,8 +338,9 @@ pub(crate) struct UsageIn {
     input_tokens_details: Option<PromptDetails>,
     /// DeepSeek's name for the cached part.
     prompt_cache_hit_tokens: Option<u64>,
-    /// Anthropic's.
+    /// Anthropic counts these apart from `input_tokens`.
     cache_read_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -349,9 +350,10 @@ struct PromptDetails {
 
 impl UsageIn {
     pub(crate) fn into_usage(self) -> Usage {
+        let apart = self.cache_read_input_tokens.unwrap_or(0) + self.cache_creation_input_tokens.unwrap_or(0);
         let details = self.prompt_tokens_details.or(self.input_tokens_details);
         Usage {
-            prompt: self.prompt_tokens.or(self.input_tokens).unwrap_or(0),
+            prompt: self.prompt_tokens.or(self.input_tokens.map(|tokens| tokens + apart)).unwrap_or(0),
             output: self.completion_tokens.or(self.output_tokens).unwrap_or(0),
             cached: (details.and_then(|details| details.cached_tokens))
                 .or(self.prompt_cache_hit_tokens)

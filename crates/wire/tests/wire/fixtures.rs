@@ -13,6 +13,8 @@ pub(crate) const STREAMS: &[Fixture] = files!["sse":
     "framing.sse",
     "llamacpp_chat.sse",
     "llamacpp_error.sse",
+    "llamacpp_messages.sse",
+    "llamacpp_responses.sse",
     "malformed.sse",
     "openai_chat.sse",
     "sglang_chat.sse",
@@ -29,6 +31,8 @@ pub(crate) const STREAMS: &[Fixture] = files!["sse":
 
 pub(crate) const BODIES: &[Fixture] = files!["body":
     "llamacpp_chat.json",
+    "llamacpp_messages.json",
+    "llamacpp_responses.json",
     "openai_embeddings.json",
     "sglang_two_choices.json",
     "truncated.json",

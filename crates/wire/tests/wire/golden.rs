@@ -13,6 +13,8 @@ use crate::support::split;
 
 fn endpoint(name: &str) -> Endpoint {
     match name {
+        _ if name.contains("responses") => Endpoint::Responses,
+        _ if name.contains("messages") => Endpoint::Messages,
         _ if name.contains("completions") => Endpoint::Completions,
         _ if name.contains("embeddings") => Endpoint::Embeddings,
         _ => Endpoint::Chat,
