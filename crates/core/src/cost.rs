@@ -141,9 +141,7 @@ fn of_tokens(price: &TokenPrice, usage: &Usage) -> NanoUsd {
 mod tests {
     use super::*;
     use crate::{
-        fleet::{
-            ApiSet, CloudId, Engine, Gateway, GpuCount, HttpVersion, Limits, MetricsMode, Replicas, TimeoutOverrides,
-        },
+        fleet::{ApiSet, CloudId, Engine, Gateway, GpuCount, Limits, MetricsMode, Reach, Replicas, TimeoutOverrides},
         record::TokensSource,
     };
 
@@ -182,7 +180,7 @@ mod tests {
             model: String::new(),
             max_in_flight: None,
             timeouts: TimeoutOverrides::default(),
-            http: HttpVersion::Http1,
+            reach: Reach::default(),
             metrics: MetricsMode::None,
             token_price: None,
             constant_rate: None,
@@ -200,6 +198,8 @@ mod tests {
                 replicas: Replicas::Count(1),
                 state_dir: None,
                 limits: Limits::default(),
+                tls: None,
+                trusted_proxies: Vec::new(),
                 drain: Duration::ZERO,
             },
             clouds,

@@ -6,6 +6,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::units::NanoUsd;
@@ -101,8 +102,20 @@ pub struct Gateway {
     /// Overlays survive a restart when this is set.
     pub state_dir: Option<PathBuf>,
     pub limits: Limits,
+    /// What clients are served with; without one, in clear text.
+    pub tls: Option<Certificate>,
+    /// Whose word is taken for where a request came from.
+    pub trusted_proxies: Vec<IpNet>,
     /// How long requests in flight may run on after SIGTERM.
     pub drain: Duration,
+}
+
+/// A certificate chain and its private key, each a file of PEM. Files and not other references, so that a renewed one
+/// can be noticed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    pub chain: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Gateway replicas that share this traffic.
@@ -254,7 +267,7 @@ pub struct Backend {
     /// Requests in flight at once, over all replicas of the backend and of the gateway.
     pub max_in_flight: Option<u32>,
     pub timeouts: TimeoutOverrides,
-    pub http: HttpVersion,
+    pub reach: Reach,
     pub metrics: MetricsMode,
     /// Present on backends that are billed by the token.
     pub token_price: Option<TokenPrice>,
@@ -336,10 +349,32 @@ pub enum Engine {
     Openai,
 }
 
+/// How a backend is reached, beyond its URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    pub http: HttpVersion,
+    /// Certificates of authorities that vouch for it, beside those that the machine trusts.
+    pub ca: Option<PathBuf>,
+    /// What the gateway shows to it.
+    pub client_cert: Option<Certificate>,
+    /// Sent with every request, by lower-case name.
+    pub headers: Vec<(String, HeaderText)>,
+}
+
+/// The value of a header that the fleet file adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderText {
+    Plain(String),
+    Secret(SecretRef),
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HttpVersion {
+    /// What the backend and the gateway agree on in the TLS handshake; HTTP/1.1 in clear text.
     #[default]
+    Negotiated,
     Http1,
+    /// In clear text by prior knowledge.
     Http2,
 }
 

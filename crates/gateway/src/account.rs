@@ -64,6 +64,7 @@ fn line(call: &Call, ending: Ending, ttft: Option<Duration>, duration: Duration)
         ts: timestamp(call),
         request_id: &call.ticket.request_id,
         fleet: last.map_or(&call.ticket.fleet.digest, |made| &made.fleet.digest),
+        client: call.client,
         key_id: key.map(|k| k.name.as_str()),
         model: Some(&call.public_name),
         stream: call.head.stream,

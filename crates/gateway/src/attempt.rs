@@ -26,7 +26,11 @@ use outrigger_wire::{
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::{live::Upstream, net::Clock, pool::Lease};
+use crate::{
+    net::Clock,
+    pool::{Lease, Lost},
+    upstream::Upstream,
+};
 
 /// Largest answer that is held whole.
 const MAX_BODY: usize = 64 << 20;
@@ -141,30 +145,27 @@ async fn run_inner(plan: &Plan<'_>) -> Result<Tried, Failed> {
     whole(plan, response, lease).await
 }
 
-/// Sends the request and waits for the response head. A pooled connection that turns out to be dead before any byte of
-/// an answer is replaced by a fresh one, once: the engine had closed it, and that is nobody's fault.
+/// Sends the request and waits for the response head. One that was not begun, because the engine had closed the
+/// connection or takes no more on it, is sent again on a fresh one, once: that is nobody's fault.
 async fn send(plan: &Plan<'_>) -> Result<(Response<Incoming>, Lease), Fault> {
     let connect_timeout = plan.timeouts.connect;
     let lease = plan.upstream.pool.lease(connect_timeout).await?;
-    let reused = lease.reused;
+    let began = Instant::now();
     match send_on(plan, lease).await {
-        Err(Fault::Reset) if reused => {
+        Err(lost) if lost.was_not_begun => {
             plan.upstream.pool.forget_idle();
-            let fresh = plan.upstream.pool.fresh(connect_timeout).await?;
-            send_on(plan, fresh).await
+            let fresh = plan.upstream.pool.newer(Some(began), connect_timeout).await?;
+            Ok(send_on(plan, fresh).await?)
         }
-        other => other,
+        other => Ok(other?),
     }
 }
 
-async fn send_on(plan: &Plan<'_>, mut lease: Lease) -> Result<(Response<Incoming>, Lease), Fault> {
-    let request = request(plan);
-    let answer = async {
-        lease.sender().ready().await.map_err(|_| Fault::Reset)?;
-        lease.sender().send_request(request).await.map_err(|e| if e.is_parse() { Fault::BadBody } else { Fault::Reset })
-    };
+async fn send_on(plan: &Plan<'_>, mut lease: Lease) -> Result<(Response<Incoming>, Lease), Lost> {
+    let answer = lease.send(request(plan));
     let response = if plan.head.stream {
-        timeout(plan.timeouts.headers, answer).await.map_err(|_| Fault::HeadersTimeout)??
+        let late = Lost { fault: Fault::HeadersTimeout, was_not_begun: false };
+        timeout(plan.timeouts.headers, answer).await.map_err(|_| late)??
     } else {
         answer.await?
     };
@@ -180,25 +181,23 @@ fn request(plan: &Plan<'_>) -> Request<Full<Bytes>> {
     *request.uri_mut() = path.parse().expect("a base path and an endpoint make a path");
     forwarded_headers(plan.headers, request.headers_mut());
     let headers = request.headers_mut();
-    headers.insert(header::HOST, plan.upstream.authority.clone());
     headers.insert(header::CONTENT_TYPE, content_type(plan));
     // A compressed stream would hide the commit point.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let Some(key) = &plan.upstream.authorization {
-        headers.insert(header::AUTHORIZATION, key.clone());
-        if let Some(key) = own_key(plan, key) {
-            headers.insert("x-api-key", key);
-        }
+    plan.upstream.sign(headers);
+    if plan.head.endpoint.dialect() == Dialect::Messages {
+        repeat_key(headers);
     }
     request
 }
 
-/// Where Anthropic's API expects the key; engines that speak its dialect take either.
-fn own_key(plan: &Plan<'_>, bearer: &HeaderValue) -> Option<HeaderValue> {
-    let key = bearer.to_str().ok()?.strip_prefix("Bearer ")?;
-    let mut key = HeaderValue::from_str(key).ok().filter(|_| plan.head.endpoint.dialect() == Dialect::Messages)?;
+/// Where Anthropic's API expects the backend's key; engines that speak its dialect take either.
+fn repeat_key(headers: &mut HeaderMap) {
+    let bearer =
+        headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+    let Some(Ok(mut key)) = bearer.map(HeaderValue::from_str) else { return };
     key.set_sensitive(true);
-    Some(key)
+    headers.entry("x-api-key").or_insert(key);
 }
 
 /// A form's boundary stands in the client's own header.

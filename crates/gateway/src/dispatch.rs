@@ -3,7 +3,7 @@
 //! A loop and not a stack of layers, so that a stranger can read it: three calls, and what ends it. Everything that it
 //! knows about backends it asks of the core, and everything that happens it reports back.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -23,15 +23,18 @@ use tokio::{
 use crate::{
     attempt::{self, Failed, Plan, Streaming, Tried, Whole},
     intake::Held,
-    live::{Decided, InFlight, Live, Ticket, Upstream},
+    live::{Decided, InFlight, Live, Ticket},
     raised,
     reply::{self, Failure, Note},
+    upstream::Upstream,
 };
 
 /// A request on its way through the gateway.
 #[derive(Debug)]
 pub struct Call {
     pub ticket: Ticket,
+    /// Where it came from.
+    pub client: IpAddr,
     pub head: RequestHead,
     pub headers: HeaderMap,
     pub body: Option<Held>,

@@ -6,6 +6,8 @@
 use std::{
     collections::BTreeMap,
     io::Write,
+    net::IpAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -120,6 +122,7 @@ pub struct RequestLine<'a> {
     pub ts: String,
     pub request_id: &'a str,
     pub fleet: &'a str,
+    pub client: IpAddr,
     pub key_id: Option<&'a str>,
     pub model: Option<&'a str>,
     pub stream: bool,
@@ -284,6 +287,23 @@ impl Events {
         self.metrics.scale_called(pool, "held");
     }
 
+    /// Clients are served with another certificate from now on.
+    pub fn certificate_renewed(&self, chain: &Path) {
+        eprintln!("certificate {}: renewed", chain.display());
+        self.metrics.certificate_read("ok");
+    }
+
+    /// The files of the certificate changed, and what they hold cannot be served with.
+    pub fn certificate_kept(&self, why: &str) {
+        eprintln!("warning: clients are still served with the certificate of before: {why}");
+        self.metrics.certificate_read("refused");
+    }
+
+    /// No TLS connection to a backend.
+    pub fn backend_tls_failed(&self, backend: &str, why: &str) {
+        eprintln!("warning: no TLS connection to backend {backend}: {why}");
+    }
+
     /// `false` when the line is lost, so that it has to be written again.
     pub fn fleet(&self, line: &FleetLine) -> bool {
         self.decisions.as_ref().is_none_or(|lines| lines.write(line, &self.metrics.lost("decision")))
@@ -372,6 +392,7 @@ pub struct Metrics {
     scale_calls: Family<ScaleLabels, Counter>,
     retries: Family<ModelLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
+    certificates: Family<ResultLabels, Counter>,
     last_reload_ok: Gauge,
     config_hash: Family<DigestLabels, Gauge>,
     log_lines_lost: Family<LogLabels, Counter>,
@@ -417,6 +438,7 @@ impl Metrics {
             scale_calls: Family::default(),
             retries: Family::default(),
             reloads: Family::default(),
+            certificates: Family::default(),
             last_reload_ok: Gauge::default(),
             config_hash: Family::default(),
             log_lines_lost: Family::default(),
@@ -458,6 +480,11 @@ impl Metrics {
         );
         r.register("scale_calls", "Calls to whoever scales a pool, by result", metrics.scale_calls.clone());
         r.register("retries", "Attempts after the first", metrics.retries.clone());
+        r.register(
+            "certificate_reloads",
+            "Changed certificates for clients, by whether they could be used",
+            metrics.certificates.clone(),
+        );
         r.register("config_reloads", "Reloads of the fleet file, by result", metrics.reloads.clone());
         r.register(
             "config_last_reload_successful",
@@ -579,6 +606,10 @@ impl Metrics {
 
     fn scale_called(&self, pool: &str, result: &'static str) {
         self.scale_calls.get_or_create(&ScaleLabels { pool: pool.to_owned(), result }).inc();
+    }
+
+    fn certificate_read(&self, result: &'static str) {
+        self.certificates.get_or_create(&ResultLabels { result }).inc();
     }
 
     pub fn reloaded(&self, ok: bool) {

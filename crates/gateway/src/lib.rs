@@ -1,16 +1,18 @@
 //! The data plane: one request from socket to socket, and the admin listener beside it.
 //!
-//! Read the files in the order of a request: [`serve`] accepts it, [`auth`] says whose it is, [`intake`] reads it, the
-//! core admits it, [`dispatch`] decides and tries until an [`attempt`] commits, [`relay`] passes the answer on, and
-//! [`account`] writes it down. Beside that way stand [`live`] (the decision core behind its lock), [`probe`], [`scrape`],
-//! [`overlays`], [`events`] (every log line and metric), [`pool_cost`], [`scale`] (pools that follow the load), [`pool`] and [`net`] (connections), [`reply`]
-//! (errors), [`models`] and [`admin`].
+//! Read the files in the order of a request: [`serve`] accepts it on a connection, [`auth`] says whose it is, [`intake`]
+//! reads it, the core admits it, [`dispatch`] decides and tries until an [`attempt`] commits, [`relay`] passes the answer
+//! on, and [`account`] writes it down. Beside that way stand [`live`] (the decision core behind its lock), [`probe`],
+//! [`scrape`], [`overlays`], [`events`] (every log line and metric), [`pool_cost`], [`scale`] (pools that follow the
+//! load), [`upstream`], [`pool`], [`tls`] and [`net`] (connections), [`reply`] (errors), [`models`] and [`admin`].
 
 pub mod account;
 pub mod admin;
 pub mod attempt;
 pub mod auth;
 pub mod body;
+pub mod client_address;
+mod connection;
 pub mod dispatch;
 pub mod events;
 pub mod intake;
@@ -26,6 +28,8 @@ pub mod reply;
 pub mod scale;
 pub mod scrape;
 pub mod serve;
+pub mod tls;
+pub mod upstream;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -43,6 +47,8 @@ use self::{
 pub struct Setup {
     pub loaded: Loaded,
     pub data: Arc<dyn Accept>,
+    /// What clients are served with; without it, in clear text.
+    pub tls: Option<tls::listener::Listener>,
     pub admin: tokio::net::TcpListener,
     pub connector: Arc<dyn Connect>,
     pub outputs: Outputs,
@@ -87,7 +93,11 @@ pub fn start(setup: Setup) -> io::Result<Running> {
     let (listen, admin) = (setup.data.local_addr()?, setup.admin.local_addr()?);
     let (drain, draining) = watch::channel(false);
     let (stop, stopping) = watch::channel(false);
-    let data = tokio::spawn(serve::run(live.clone(), setup.data, draining, stopping.clone()));
+    let tls = setup.tls.map(Arc::new);
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.follow_files(live.events.clone(), stopping.clone()));
+    }
+    let data = tokio::spawn(serve::run(live.clone(), setup.data, tls, draining, stopping.clone()));
     tokio::spawn(probe::run(live.clone(), stopping.clone()));
     tokio::spawn(scrape::run(live.clone(), stopping.clone(), setup.seed));
     tokio::spawn(scale::run(live.clone(), stopping.clone(), memory, setup.seed));

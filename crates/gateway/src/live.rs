@@ -14,7 +14,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use outrigger_core::{
     Rng,
     facts::{Facts, History, Moved},
@@ -25,15 +24,15 @@ use outrigger_core::{
     units::{NanoUsd, Nanos},
 };
 use rand_core::SeedableRng as _;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     auth::KeyRing,
     events::{DecisionLine, Events, FleetLine},
     net::{Clock, Connect},
     overlays::Overlays,
-    pool::Pool,
     pool_cost::{Bill, PoolCosts},
+    upstream::{Credentials, Upstream},
 };
 
 /// Decisions kept for `GET /api/v1/decisions/{id}`.
@@ -49,7 +48,7 @@ pub struct Loaded {
 /// Values behind the fleet file's references, in the order of the fleet. Never printed.
 #[derive(Clone, Default)]
 pub struct Secrets {
-    pub backend_keys: Vec<Option<String>>,
+    pub backends: Vec<Credentials>,
     pub key_hashes: Vec<Vec<[u8; 32]>>,
 }
 
@@ -65,40 +64,6 @@ pub struct Snapshot {
     pub fleet: Arc<Fleet>,
     pub upstreams: Vec<Arc<Upstream>>,
     pub keys: KeyRing,
-}
-
-/// One backend as the data plane sees it; kept over a reload while its identity and key stay the same.
-#[derive(Debug)]
-pub struct Upstream {
-    pub name: String,
-    pub pool: Pool,
-    pub authority: HeaderValue,
-    /// The path of the base URL, without a trailing slash.
-    pub base_path: String,
-    pub authorization: Option<HeaderValue>,
-    /// Attempts that ended here, and those among them that failed.
-    pub attempts: AtomicU64,
-    pub failed: AtomicU64,
-    /// When the last byte came from it.
-    last_byte: AtomicU64,
-    /// Counts verdicts; those who wait on the backend without having delivered anything watch it.
-    abandoned: watch::Sender<u64>,
-}
-
-impl Upstream {
-    pub fn heard(&self, now: Nanos) {
-        self.last_byte.fetch_max(now.0, Ordering::Relaxed);
-    }
-
-    /// Counts an attempt that is over.
-    pub fn ended(&self, end: End) {
-        self.attempts.fetch_add(1, Ordering::Relaxed);
-        self.failed.fetch_add(u64::from(matches!(end, End::Failed(_))), Ordering::Relaxed);
-    }
-
-    pub fn verdicts(&self) -> watch::Receiver<u64> {
-        self.abandoned.subscribe()
-    }
 }
 
 /// A request's place in the core's eyes, kept in step with reloads.
@@ -260,7 +225,7 @@ impl Live {
         };
         let effect = core.state.observe(event, now, &mut core.rng);
         if let (Some(Effect::Abandon), Some(backend)) = (effect, about) {
-            core.snapshot.upstreams[backend.index()].abandoned.send_modify(|n| *n += 1);
+            core.snapshot.upstreams[backend.index()].abandon();
         }
         if matches!(event, Event::Ended { .. } | Event::Probed { .. }) {
             self.headroom.notify_waiters();
@@ -335,7 +300,7 @@ impl Live {
         for i in 0..core.snapshot.upstreams.len() {
             let backend = BackendId(i as u16);
             if core.state.backend(backend).in_flight > 0 {
-                let last_byte = Nanos(core.snapshot.upstreams[i].last_byte.load(Ordering::Relaxed));
+                let last_byte = core.snapshot.upstreams[i].last_byte();
                 core.state.observe(Event::Heard { backend, last_byte }, now, &mut core.rng);
             }
         }
@@ -459,10 +424,9 @@ impl Drop for InFlight<'_> {
 impl Snapshot {
     fn build(loaded: &Loaded, previous: Option<&Self>, connector: &Arc<dyn Connect>) -> Result<Self, String> {
         let upstream = |(i, backend): (usize, &Backend)| {
-            let key = loaded.secrets.backend_keys.get(i).cloned().flatten();
-            let fresh = Upstream::new(backend, key.as_deref(), connector)?;
-            let kept = previous.and_then(|p| p.kept(backend, fresh.authorization.as_ref()));
-            Ok(kept.unwrap_or_else(|| Arc::new(fresh)))
+            let credentials = loaded.secrets.backends.get(i).cloned().unwrap_or_default();
+            let kept = previous.and_then(|p| p.kept(backend, &credentials));
+            kept.map_or_else(|| Upstream::new(backend, credentials, connector).map(Arc::new), Ok)
         };
         let upstreams = loaded.fleet.backends.iter().enumerate().map(upstream).collect::<Result<_, String>>()?;
         let hashes = loaded.secrets.key_hashes.iter().enumerate();
@@ -473,39 +437,10 @@ impl Snapshot {
         Ok(Self { fleet: loaded.fleet.clone(), upstreams, keys })
     }
 
-    fn kept(&self, backend: &Backend, authorization: Option<&HeaderValue>) -> Option<Arc<Upstream>> {
+    fn kept(&self, backend: &Backend, credentials: &Credentials) -> Option<Arc<Upstream>> {
         let at = self.fleet.backends.iter().position(|b| b.identity() == backend.identity())?;
-        let upstream = &self.upstreams[at];
-        (upstream.authorization.as_ref() == authorization).then(|| upstream.clone())
-    }
-}
-
-impl Upstream {
-    pub(crate) fn new(backend: &Backend, key: Option<&str>, connector: &Arc<dyn Connect>) -> Result<Self, String> {
-        let wrong = |what: &str| format!("backend {}: {what}", backend.name);
-        let uri: http::Uri = backend.url.parse().map_err(|_| wrong("its url cannot be parsed"))?;
-        if uri.scheme_str() != Some("http") {
-            return Err(wrong("only http:// urls can be served; put a TLS proxy in front of it or use its plain port"));
-        }
-        let authority = uri.authority().ok_or_else(|| wrong("its url has no host"))?;
-        let port = authority.port_u16().unwrap_or(80);
-        let host = authority.host().trim_matches(['[', ']']).to_owned();
-        let bearer = |key: &str| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {key}"))
-                .map_err(|_| wrong("its api_key has characters that a header cannot carry"))?;
-            value.set_sensitive(true);
-            Ok::<_, String>(value)
-        };
-        Ok(Self {
-            name: backend.name.clone(),
-            pool: Pool::new(connector.clone(), host, port),
-            authority: HeaderValue::from_str(authority.as_str()).map_err(|_| wrong("its url has no proper host"))?,
-            base_path: uri.path().trim_end_matches('/').to_owned(),
-            authorization: key.map(bearer).transpose()?,
-            attempts: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            last_byte: AtomicU64::new(0),
-            abandoned: watch::Sender::new(0),
-        })
+        let (old, upstream) = (&self.fleet.backends[at], &self.upstreams[at]);
+        let is_same = upstream.is_reached_with(credentials) && old.reach == backend.reach;
+        (is_same && old.replicas == backend.replicas).then(|| upstream.clone())
     }
 }

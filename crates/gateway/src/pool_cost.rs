@@ -95,6 +95,8 @@ mod tests {
                 replicas: Replicas::Count(2),
                 state_dir: None,
                 limits: Limits::default(),
+                tls: None,
+                trusted_proxies: Vec::new(),
                 drain: Duration::ZERO,
             },
             clouds: vec![cloud],

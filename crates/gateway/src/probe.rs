@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use outrigger_core::{
     fleet::{Backend, BackendId, Engine, Fleet},
@@ -18,9 +18,10 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     attempt::{classify, is_own_model},
-    live::{Live, Upstream},
+    live::Live,
     net::Clock,
     raised,
+    upstream::Upstream,
 };
 
 /// How often the core is asked whose probe is due.
@@ -52,6 +53,9 @@ pub async fn run(live: Arc<Live>, mut stop: watch::Receiver<bool>) {
             let live = live.clone();
             tokio::spawn(async move {
                 let result = probe(&live, backend, &fleet, &upstream).await;
+                if let Some(why) = upstream.pool.new_trouble() {
+                    live.events.backend_tls_failed(&upstream.name, &why);
+                }
                 live.events.metrics().probed(&fleet, backend, result.as_ref().map_or_else(|f| f.as_str(), |()| "ok"));
                 live.probed(backend, &fleet, result);
             });
@@ -91,11 +95,7 @@ async fn ask(
     clock: Clock,
 ) -> Result<(), Fault> {
     let mut lease = upstream.pool.fresh(connect).await?;
-    let response = lease
-        .sender()
-        .send_request(request(backend, upstream, endpoint))
-        .await
-        .map_err(|e| if e.is_parse() { Fault::BadBody } else { Fault::Reset })?;
+    let response = lease.send(request(backend, upstream, endpoint)).await?;
     let status = response.status();
     if !status.is_success() {
         return match classify(status, response.headers(), clock.now()) {
@@ -124,17 +124,12 @@ fn request(backend: &Backend, upstream: &Upstream, endpoint: Endpoint) -> Reques
             serde_json::json!({ "model": backend.model, "messages": [{ "role": "user", "content": "ping" }], bound: 1 })
         }
     };
-    let mut request = Request::new(Full::new(Bytes::from(body.to_string())));
-    *request.method_mut() = Method::POST;
     let path = format!("{}{}", upstream.base_path, endpoint.path());
-    *request.uri_mut() = path.parse().expect("a base path and an endpoint make a path");
-    let headers: &mut HeaderMap = request.headers_mut();
-    headers.insert(header::HOST, upstream.authority.clone());
+    let mut request = upstream.request(&path, Bytes::from(body.to_string()));
+    *request.method_mut() = Method::POST;
+    let headers = request.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(HEADER, HeaderValue::from_static("1"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    if let Some(key) = &upstream.authorization {
-        headers.insert(header::AUTHORIZATION, key.clone());
-    }
     request
 }

@@ -19,9 +19,9 @@ use tokio::{
 use crate::{
     attempt::{Plan, Seen, Step, Streaming, read_event},
     dispatch::stopping,
-    live::Upstream,
     pool::Lease,
     raised, reply,
+    upstream::Upstream,
 };
 
 /// Pieces that may wait for a slow client before the backend is no longer read. A piece is at most one read of the

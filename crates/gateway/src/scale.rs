@@ -35,7 +35,13 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use crate::{live::Live, net::Connect, overlays::write_whole, pool::Pool as Connections, raised};
+use crate::{
+    live::Live,
+    net::Connect,
+    overlays::write_whole,
+    pool::{Pool as Connections, Target},
+    raised,
+};
 
 /// Between two looks at what is desired.
 const EVERY: Duration = Duration::from_secs(5);
@@ -332,21 +338,20 @@ async fn post(url: &str, order: &Order, connector: Arc<dyn Connect>) -> CallOutc
 
 async fn try_post(url: &str, order: &Order, connector: Arc<dyn Connect>) -> Result<http::StatusCode, String> {
     let uri: Uri = url.parse().map_err(|_| "its URL cannot be parsed".to_owned())?;
-    let authority = uri.authority().ok_or("its URL has no host")?;
-    let host = authority.host().trim_matches(['[', ']']).to_owned();
-    let connections = Connections::new(connector, host, authority.port_u16().unwrap_or(80));
+    let target = Target::plain(&uri)?;
+    let host = HeaderValue::from_str(target.authority.as_str()).map_err(|_| "its host cannot be sent".to_owned())?;
+    let connections = Connections::new(connector, target);
     let body = serde_json::to_vec(order).map_err(|e| e.to_string())?;
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = Method::POST;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().map_err(|_| "its path cannot be parsed".to_owned())?;
     let headers = request.headers_mut();
-    let host = HeaderValue::from_str(authority.as_str()).map_err(|_| "its host cannot be sent".to_owned())?;
     headers.insert(header::HOST, host);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     let mut lease = connections.fresh(order.scale.timeout).await.map_err(|fault| fault.as_str().to_owned())?;
-    let response = lease.sender().send_request(request).await.map_err(|e| e.to_string())?;
+    let response = lease.send(request).await.map_err(|lost| lost.fault.as_str().to_owned())?;
     Ok(response.status())
 }
 

@@ -12,7 +12,7 @@
 use std::{iter::Sum, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use outrigger_core::{
     Rng,
@@ -27,8 +27,9 @@ use tokio::{
 };
 
 use crate::{
-    live::{Live, Snapshot, Upstream},
+    live::{Live, Snapshot},
     raised,
+    upstream::Upstream,
 };
 
 /// Between two readings of one backend, give or take a fifth, so that replicas of the gateway drift apart.
@@ -207,7 +208,7 @@ async fn page(upstream: &Upstream, dialect: Dialect, address: Option<IpAddr>) ->
         None => upstream.pool.fresh(TIMEOUT).await,
     };
     let mut lease = lease.map_err(|_| Unread::Unreachable)?;
-    let response = lease.sender().send_request(request(upstream, dialect)).await.map_err(|_| Unread::BadBody)?;
+    let response = lease.send(request(upstream, dialect)).await.map_err(|_| Unread::BadBody)?;
     match response.status() {
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
             return Err(Unread::Absent);
@@ -222,16 +223,11 @@ async fn page(upstream: &Upstream, dialect: Dialect, address: Option<IpAddr>) ->
 }
 
 fn request(upstream: &Upstream, dialect: Dialect) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(Bytes::new()));
-    *request.uri_mut() = dialect.path().parse().expect("a dialect's path is a path");
-    let headers: &mut HeaderMap = request.headers_mut();
-    headers.insert(header::HOST, upstream.authority.clone());
+    let mut request = upstream.request(dialect.path(), Bytes::new());
+    let headers = request.headers_mut();
     let either = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.9,*/*;q=0.1";
     headers.insert(header::ACCEPT, HeaderValue::from_static(either));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    if let Some(key) = &upstream.authorization {
-        headers.insert(header::AUTHORIZATION, key.clone());
-    }
     request
 }
 
@@ -240,13 +236,16 @@ mod tests {
     use std::pin::Pin;
 
     use outrigger_core::{
-        fleet::{ApiSet, CloudId, HttpVersion, TimeoutOverrides},
+        fleet::{ApiSet, CloudId, Reach, TimeoutOverrides},
         record::Fault,
     };
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::net::{BoxStream, Connect};
+    use crate::{
+        net::{BoxStream, Connect},
+        upstream::Credentials,
+    };
 
     /// A name with these pods behind it, each with its page; one without refuses.
     #[derive(Debug)]
@@ -286,7 +285,7 @@ mod tests {
         let pods = (1..).zip(pages).map(|(n, page)| (IpAddr::from([10, 0, 0, n]), *page)).collect();
         let connector: Arc<dyn Connect> = Arc::new(Pods(pods));
         let backend = backend(replicas);
-        let upstream = Arc::new(Upstream::new(&backend, None, &connector).unwrap());
+        let upstream = Arc::new(Upstream::new(&backend, Credentials::default(), &connector).unwrap());
         read(&backend, &upstream, Dialect::Vllm).await
     }
 
@@ -303,7 +302,7 @@ mod tests {
             model: "m".to_owned(),
             max_in_flight: None,
             timeouts: TimeoutOverrides::default(),
-            http: HttpVersion::Http1,
+            reach: Reach::default(),
             metrics: MetricsMode::Pods,
             token_price: None,
             constant_rate: None,

@@ -5,14 +5,13 @@
 //! destructor that matters.
 
 use std::{
-    convert::Infallible,
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
 use outrigger_core::{
     facts::{Facts, History, session_key},
     fleet::{Affinity, KeyId, Model, Reveal},
@@ -32,22 +31,23 @@ use crate::{
     account::{self, Ending},
     attempt::Whole,
     body::Answer,
+    client_address,
+    connection::{self, End as ConnectionEnd},
     dispatch::{self, Call, Dispatched, Source},
     intake,
     live::{Live, Snapshot, Ticket},
     models,
-    net::{Accept, BoxStream},
+    net::Accept,
     raised, relay,
     reply::{self, Failure},
+    tls,
 };
-
-/// Two seconds of grace between "no new connections" and "these are closed": enough for an answer on its way.
-const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// Accepts until told to stop; then lets requests in flight end, up to the fleet's drain time.
 pub async fn run(
     live: Arc<Live>,
     listener: Arc<dyn Accept>,
+    tls: Option<Arc<tls::listener::Listener>>,
     mut drain: watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
 ) {
@@ -60,15 +60,16 @@ pub async fn run(
             accepted = listener.accept() => accepted,
             () = raised(&mut drain) => break,
         };
-        let Ok((stream, _peer)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             // Out of descriptors: accepting at full speed would only burn the processor.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (live, drain, stop, closed) = (live.clone(), drain.clone(), stop.clone(), closed.clone());
+        let (live, tls, closed) = (live.clone(), tls.clone(), closed.clone());
+        let end = ConnectionEnd { drain: drain.clone(), stop: stop.clone() };
         tokio::spawn(async move {
             live.events.metrics().connection_opened();
-            connection(&live, stream, drain, stop).await;
+            connection::run(&live, tls.as_deref(), stream, peer, end).await;
             live.events.metrics().connection_closed();
             drop((place, closed));
         });
@@ -77,46 +78,14 @@ pub async fn run(
     all_closed.recv().await;
 }
 
-async fn connection(
-    live: &Arc<Live>,
-    stream: BoxStream,
-    mut drain: watch::Receiver<bool>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let limits = live.snapshot().fleet.gateway.limits.clone();
-    let service = {
-        let (live, stop) = (live.clone(), stop.clone());
-        service_fn(move |request| {
-            let (live, stop) = (live.clone(), stop.clone());
-            async move { Ok::<_, Infallible>(answer(live, request, stop).await) }
-        })
-    };
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.read_timeout)
-        .max_buf_size(limits.head_bytes.max(8_192))
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let finished = tokio::select! {
-        result = connection.as_mut() => Some(result),
-        () = raised(&mut drain) => None,
-    };
-    if finished.is_some() {
-        return;
-    }
-    connection.as_mut().graceful_shutdown();
-    let hard_stop = async {
-        raised(&mut stop).await;
-        tokio::time::sleep(CLOSE_GRACE).await;
-    };
-    tokio::select! {
-        _ = connection => {}
-        () = hard_stop => {}
-    }
-}
-
-async fn answer(live: Arc<Live>, request: Request<Incoming>, stop: watch::Receiver<bool>) -> Response<Answer> {
+pub(crate) async fn answer(
+    live: Arc<Live>,
+    request: Request<Incoming>,
+    peer: IpAddr,
+    stop: watch::Receiver<bool>,
+) -> Response<Answer> {
     let arrived = Instant::now();
+    let version = request.version();
     let request_id = request_id();
     let path = request.uri().path();
     match (request.method(), path) {
@@ -129,7 +98,7 @@ async fn answer(live: Arc<Live>, request: Request<Incoming>, stop: watch::Receiv
         Ok(known) => known,
         Err(failure) => {
             live.events.metrics().turned_away("", failure.status.as_u16(), Outcome::Rejected);
-            return with_close(failure.to_response(&request_id, Reveal::None));
+            return with_close(failure.to_response(&request_id, Reveal::None), version);
         }
     };
     if let Some(rest) = path.strip_prefix("/v1/models").filter(|_| request.method() == Method::GET) {
@@ -138,8 +107,9 @@ async fn answer(live: Arc<Live>, request: Request<Incoming>, stop: watch::Receiv
     let endpoint = Endpoint::from_path(path).filter(|_| path.starts_with("/v1/"));
     let dialect = endpoint.map_or(Dialect::Choices, Endpoint::dialect);
     let result = match endpoint {
+        _ if is_realtime(&request) => Err(no_realtime()),
         Some(endpoint) if request.method() == Method::POST => {
-            accept(&live, &snapshot, request, endpoint, key, reveal, &request_id, arrived).await
+            accept(&live, &snapshot, request, peer, endpoint, key, reveal, &request_id, arrived).await
         }
         Some(_) => Err(wrong_method("POST")),
         None if path == "/v1/models" || path.starts_with("/v1/models/") => Err(wrong_method("GET")),
@@ -149,7 +119,7 @@ async fn answer(live: Arc<Live>, request: Request<Incoming>, stop: watch::Receiv
         Ok(call) => in_its_own_task(live, call, stop, &request_id, reveal).await,
         Err(failure) => {
             live.events.metrics().turned_away("", failure.status.as_u16(), Outcome::Rejected);
-            with_close(failure.in_dialect(dialect).to_response(&request_id, reveal))
+            with_close(failure.in_dialect(dialect).to_response(&request_id, reveal), version)
         }
     }
 }
@@ -168,6 +138,7 @@ async fn accept(
     live: &Live,
     snapshot: &Snapshot,
     request: Request<Incoming>,
+    peer: IpAddr,
     endpoint: Endpoint,
     key: Option<KeyId>,
     reveal: Reveal,
@@ -176,6 +147,7 @@ async fn accept(
 ) -> Result<Call, Failure> {
     let fleet = &snapshot.fleet;
     let (parts, body) = request.into_parts();
+    let client = client_address::of(peer, &parts.headers, &fleet.gateway.trusted_proxies);
     refuse_ambiguous_length(&parts.headers)?;
     let at = live.clock.now();
     let held = intake::read(&parts.headers, body, &fleet.gateway.limits, &live.held).await?;
@@ -198,6 +170,7 @@ async fn accept(
     let public_name = fleet.model(model).name.clone();
     Ok(Call {
         ticket,
+        client,
         head,
         headers: parts.headers,
         body: Some(held),
@@ -381,10 +354,29 @@ fn text(status: StatusCode, text: &'static str) -> Response<Answer> {
     response
 }
 
-/// After a fault in the request its body may not have been read: the connection cannot serve another one.
-fn with_close(mut response: Response<Answer>) -> Response<Answer> {
-    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+/// After a fault in the request its body may not have been read: an HTTP/1 connection cannot serve another one. In
+/// HTTP/2 only the stream is over.
+fn with_close(mut response: Response<Answer>, version: Version) -> Response<Answer> {
+    if version < Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
+}
+
+/// A request for something that answers over a connection of both directions.
+fn is_realtime(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    let names_websocket = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    request.headers().get(header::UPGRADE).is_some_and(names_websocket)
+        || path == "/v1/realtime"
+        || path.starts_with("/v1/realtime/")
+}
+
+/// Typed and with a way out: a client of the Realtime API would otherwise take a 404 for a wrong URL.
+fn no_realtime() -> Failure {
+    let message = "this gateway does not serve the Realtime API or WebSockets; ask POST /v1/chat/completions with \
+                   `\"stream\": true`, or connect to the backend itself";
+    Failure::new(StatusCode::NOT_IMPLEMENTED, "invalid_request_error", "realtime_not_supported", message)
 }
 
 fn wrong_method(allow: &'static str) -> Failure {

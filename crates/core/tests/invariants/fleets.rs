@@ -5,9 +5,9 @@ use std::time::Duration;
 use outrigger_core::{
     facts::Facts,
     fleet::{
-        Affinity, ApiSet, Backend, BackendId, Cloud, CloudId, Engine, Fleet, Gateway, HttpVersion, Key, Limits,
-        MetricsMode, Mode, Model, ModelId, Priority, Replicas, Reveal, Share, Slo, SpendLimit, Tier, TimeoutOverrides,
-        Timeouts, TokenPrice, WeighBy,
+        Affinity, ApiSet, Backend, BackendId, Cloud, CloudId, Engine, Fleet, Gateway, Key, Limits, MetricsMode, Mode,
+        Model, ModelId, Priority, Reach, Replicas, Reveal, Share, Slo, SpendLimit, Tier, TimeoutOverrides, Timeouts,
+        TokenPrice, WeighBy,
     },
     units::{NanoUsd, Nanos, Tokens},
 };
@@ -46,6 +46,8 @@ pub(crate) fn fleet(tiers: &[&[u32]]) -> Fleet {
             replicas: Replicas::Count(1),
             state_dir: None,
             limits: Limits::default(),
+            tls: None,
+            trusted_proxies: Vec::new(),
             drain: Duration::from_secs(30),
         },
         clouds: vec![cloud("coreweave"), cloud("lambda"), cloud("openai")],
@@ -92,7 +94,7 @@ pub(crate) fn backend(name: &str, cloud: CloudId) -> Backend {
         model: "llama".to_owned(),
         max_in_flight: None,
         timeouts: TimeoutOverrides::default(),
-        http: HttpVersion::Http1,
+        reach: Reach::default(),
         metrics: MetricsMode::None,
         token_price: None,
         constant_rate: None,

@@ -159,6 +159,7 @@ fn needs_restart(old: &Gateway, new: &Gateway) -> Vec<&'static str> {
     let settings = [
         ("gateway.listen", old.listen != new.listen),
         ("gateway.admin", old.admin != new.admin),
+        ("gateway.tls", old.tls != new.tls),
         ("gateway.state_dir", old.state_dir != new.state_dir),
         ("gateway.limits.held", old.limits.held_bytes != new.limits.held_bytes),
         ("gateway.limits.connections", old.limits.connections != new.limits.connections),

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use outrigger_core::{
     fleet::{
-        ApiSet, Backend, BackendId, Cloud, CloudId, Engine, Gateway, GpuCount, HttpVersion, Limits, MetricsMode, Pool,
-        PoolId, PoolPrice, Replicas, TimeoutOverrides,
+        ApiSet, Backend, BackendId, Cloud, CloudId, Engine, Gateway, GpuCount, Limits, MetricsMode, Pool, PoolId,
+        PoolPrice, Reach, Replicas, TimeoutOverrides,
     },
     units::{NanoUsd, Nanos},
 };
@@ -37,7 +37,7 @@ fn fleet(scale: Option<Scale>) -> Fleet {
         model: "m".into(),
         max_in_flight: None,
         timeouts: TimeoutOverrides::default(),
-        http: HttpVersion::Http1,
+        reach: Reach::default(),
         metrics: MetricsMode::None,
         token_price: None,
         constant_rate: None,
@@ -53,6 +53,8 @@ fn fleet(scale: Option<Scale>) -> Fleet {
         replicas: Replicas::Count(1),
         state_dir: None,
         limits: Limits::default(),
+        tls: None,
+        trusted_proxies: Vec::new(),
         drain: Duration::ZERO,
     };
     Fleet {

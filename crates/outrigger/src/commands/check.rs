@@ -1,7 +1,8 @@
 //! `outrigger check`: every fault of a fleet file at once.
 //!
-//! It reads the file and nothing else: secrets are not resolved, only looked for, and engines are not called. So it
-//! runs in CI without credentials, where an absent secret is a warning and not a fault.
+//! Secrets are not resolved, only looked for, and engines are not called. So it runs in CI without credentials, where an
+//! absent secret is a warning and not a fault. Certificates that are here are read, because one that does not fit its
+//! key is found by nothing else before `serve` starts.
 
 use std::path::PathBuf;
 
@@ -25,6 +26,10 @@ pub(super) fn run(args: &Args) -> Exit {
     match config::load(&args.fleet) {
         Ok(mut loaded) => {
             loaded.warn_absent(is_there);
+            loaded.examine_certificates(|path| std::fs::read(path));
+            if loaded.warnings.count(Severity::Error) > 0 {
+                return refuse(&loaded.warnings, args.json);
+            }
             accept(&loaded, args.json)
         }
         Err(Error::Faulty(faults)) => refuse(&faults, args.json),

@@ -14,6 +14,7 @@ mod model;
 mod operate;
 mod replay;
 mod schema;
+mod secrets;
 mod serve;
 mod simulate;
 

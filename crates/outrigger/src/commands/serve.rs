@@ -12,20 +12,16 @@ use std::{
     time::Duration,
 };
 
-use outrigger_core::fleet::{Fleet, KeyHash, SecretRef};
+use outrigger_core::fleet::Fleet;
 use outrigger_gateway::{
-    Running, Setup,
-    admin::Access,
-    events::Outputs,
-    live::{Loaded, Secrets},
-    net::Tcp,
+    Running, Setup, admin::Access, events::Outputs, live::Loaded, net::Tcp, tls::listener::Listener,
 };
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr};
+use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr, secrets};
 use crate::config::{self, Error, Severity};
 
 /// Serve a fleet as one endpoint.
@@ -75,6 +71,8 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
     let admin_address = args.admin.unwrap_or(fleet.gateway.admin);
     let access = Access { token: std::env::var(TOKEN_VARIABLE).ok().filter(|t| !t.is_empty()) };
     may_listen(&fleet, listen, admin_address, &access)?;
+    let tls = fleet.gateway.tls.clone().map(Listener::open).transpose();
+    let tls = tls.map_err(|why| (Exit::Usage, format!("error: gateway.tls: {why}")))?;
     let data = bind(listen, "--listen").await?;
     let admin = bind(admin_address, "--admin").await?;
     let outputs = Outputs {
@@ -87,6 +85,7 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
     let setup = Setup {
         loaded,
         data: Arc::new(data),
+        tls,
         admin,
         connector: Arc::new(Tcp),
         outputs,
@@ -156,14 +155,11 @@ fn load(path: &Path) -> Result<Loaded, Refusal> {
         ),
         Error::Unreadable { .. } => (Exit::Environment, format!("error: {error}")),
     })?;
-    if !loaded.refused.is_empty() {
-        return Err((Exit::Usage, format!("error: {}", loaded.refused.join("\nerror: "))));
-    }
     if loaded.warnings.count(Severity::Warning) > 0 {
         eprint!("{}", loaded.warnings.render(colour_on_stderr()));
     }
-    let secrets =
-        resolve(&loaded.fleet).map_err(|faults| (Exit::Usage, format!("error: {}", faults.join("\nerror: "))))?;
+    let secrets = secrets::resolve(&loaded.fleet)
+        .map_err(|faults| (Exit::Usage, format!("error: {}", faults.join("\nerror: "))))?;
     Ok(Loaded { fleet: Arc::new(loaded.fleet), secrets })
 }
 
@@ -176,71 +172,6 @@ fn reload(path: PathBuf, listen: SocketAddr, admin: SocketAddr) -> Arc<outrigger
         may_listen(&loaded.fleet, listen, admin, &access).map_err(|(_, message)| message)?;
         Ok(loaded)
     })
-}
-
-/// Looks every secret up, and names all that are not there.
-pub(super) fn resolve(fleet: &Fleet) -> Result<Secrets, Vec<String>> {
-    let mut faults = Vec::new();
-    let mut keep = |result: Result<String, String>| result.map_err(|fault| faults.push(fault)).ok();
-    let backend_keys = (fleet.backends.iter())
-        .map(|b| b.api_key.as_ref().or(fleet.cloud(b.cloud).api_key.as_ref()).and_then(|s| keep(secret(s))))
-        .collect();
-    let key_hashes =
-        fleet.keys.iter().map(|key| key.sha256.iter().flat_map(|hash| hashes(hash, &mut faults)).collect()).collect();
-    if faults.is_empty() {
-        return Ok(Secrets { backend_keys, key_hashes });
-    }
-    faults.sort();
-    faults.dedup();
-    Err(faults)
-}
-
-fn secret(reference: &SecretRef) -> Result<String, String> {
-    match reference {
-        SecretRef::Env(name) => {
-            std::env::var(name).map_err(|_| format!("the variable {name} is not set; set it where `serve` runs"))
-        }
-        SecretRef::File(path) => match std::fs::read_to_string(path) {
-            Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-            Ok(_) => Err(format!("{} is empty; put the secret into it", path.display())),
-            Err(e) => Err(format!("cannot read {}: {e}", path.display())),
-        },
-    }
-}
-
-/// The hashes that an entry stands for: a file holds one per line.
-fn hashes(entry: &KeyHash, faults: &mut Vec<String>) -> Vec<[u8; 32]> {
-    let path = match entry {
-        KeyHash::Literal(hash) => return vec![*hash],
-        KeyHash::File(path) => path,
-    };
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) => {
-            faults.push(format!(
-                "cannot read {}: {e}; `outrigger key new NAME` prints a key and its hash",
-                path.display()
-            ));
-            return Vec::new();
-        }
-    };
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let parsed: Vec<Option<[u8; 32]>> = lines.map(from_hex).collect();
-    if parsed.is_empty() || parsed.iter().any(Option::is_none) {
-        faults.push(format!("{} must hold SHA-256 hashes of 64 hex digits, one per line", path.display()));
-    }
-    parsed.into_iter().flatten().collect()
-}
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let mut hash = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(hash)
 }
 
 /// Without keys anyone who reaches the port is served; without a token anyone who reaches the admin port may drain.
@@ -292,9 +223,10 @@ fn ends_within_a_line(path: &Path) -> std::io::Result<bool> {
 }
 
 fn ready(fleet: &Fleet, data: &TcpListener, admin: &TcpListener) -> Result<(), Refusal> {
-    let address = |listener: &TcpListener| listener.local_addr().map(|a| format!("http://{a}"));
+    let address = |listener: &TcpListener, scheme| listener.local_addr().map(|a| format!("{scheme}://{a}"));
     let environment = |e: std::io::Error| (Exit::Environment, format!("error: {e}"));
-    let (listen, admin) = (address(data).map_err(environment)?, address(admin).map_err(environment)?);
+    let scheme = if fleet.gateway.tls.is_some() { "https" } else { "http" };
+    let (listen, admin) = (address(data, scheme).map_err(environment)?, address(admin, "http").map_err(environment)?);
     let line = serde_json::json!({ "event": "ready", "listen": listen, "admin": admin, "fleet": fleet.digest });
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}").and_then(|()| out.flush()).map_err(environment)?;

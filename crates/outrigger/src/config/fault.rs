@@ -163,6 +163,14 @@ codes! {
     TimeoutsOrder = "timeouts_order",
     /// One body may be larger than all together.
     LimitsOrder = "limits_order",
+    /// A certificate or a private key that is of no use.
+    BadCertificate = "bad_certificate",
+    /// Settings of TLS on a backend that is reached without it.
+    TlsUnused = "tls_unused",
+    /// A header that cannot be sent, or that is the gateway's own.
+    BadHeader = "bad_header",
+    /// `trusted_proxies` with a network of every address.
+    TrustsEveryone = "trusts_everyone",
     /// Listening off loopback without keys.
     KeysRequired = "keys_required",
     /// The admin listener is reachable from elsewhere.

@@ -9,6 +9,7 @@
 //! Nothing here reads the environment, and no file but the fleet file: a secret stays a reference. Whoever serves
 //! resolves it; `check` only asks whether it is there.
 
+mod certificates;
 mod collect;
 mod fault;
 mod not_yet;
@@ -34,6 +35,7 @@ use sha2::{Digest, Sha256};
 
 use self::{
     collect::{At, Collector},
+    resolve::Outside,
     source::Source,
     values::Reference,
 };
@@ -50,16 +52,13 @@ const LARGEST: usize = 1 << 20;
 pub struct Loaded {
     pub fleet: Fleet,
     pub warnings: Faults,
-    /// What `serve` must not start with, since this release would do something less safe than what is asked for.
-    pub refused: Vec<String>,
-    references: Vec<Reference>,
+    outside: Outside,
 }
 
 impl Loaded {
     /// Adds a warning for each reference that `is_there` denies. Nothing is read here.
     pub fn warn_absent(&mut self, is_there: impl Fn(&SecretRef) -> bool) {
-        for reference in self.references.iter().filter(|reference| !is_there(&reference.to)) {
-            let (line, column) = self.warnings.source.position(reference.span.start);
+        for reference in self.outside.references.iter().filter(|reference| !is_there(&reference.to)) {
             let (message, help) = match &reference.to {
                 SecretRef::Env(name) => {
                     (format!("the variable `{name}` is not set here"), format!("set `{name}` where `serve` runs"))
@@ -69,18 +68,8 @@ impl Loaded {
                     (format!("the file `{path}` is not here"), format!("put `{path}` where `serve` runs"))
                 }
             };
-            self.warnings.list.push(Fault {
-                severity: Severity::Warning,
-                code: Code::SecretAbsent,
-                line,
-                column,
-                path: reference.path.clone(),
-                message,
-                help,
-                span: reference.span.clone(),
-            });
+            self.warnings.add(Severity::Warning, Code::SecretAbsent, reference, (message, help));
         }
-        self.warnings.list.sort_by_key(|fault| (fault.line, fault.column));
     }
 }
 
@@ -94,6 +83,14 @@ pub struct Faults {
 impl Faults {
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.list.iter()
+    }
+
+    /// Adds a fault of what is outside the file, where the file refers to it.
+    fn add(&mut self, severity: Severity, code: Code, at: &Reference, (message, help): (String, String)) {
+        let (line, column) = self.source.position(at.span.start);
+        let (path, span) = (at.path.clone(), at.span.clone());
+        self.list.push(Fault { severity, code, line, column, path, message, help, span });
+        self.list.sort_by_key(|fault| (fault.line, fault.column));
     }
 
     pub fn is_empty(&self) -> bool {
@@ -177,8 +174,9 @@ fn load_text(name: &str, text: &str, base: &Path) -> Result<Loaded, Faults> {
         let at = At::root(&root, &collector);
         let value = walk::walk(json_schema(), &at)?;
         let raw = read_raw(value, &collector)?;
-        let (fleet, references) = resolve::resolve(&raw, &at, base, digest(text));
-        Some((fleet, references, not_yet::warn(&at)))
+        let resolved = resolve::resolve(&raw, &at, base, digest(text));
+        not_yet::warn(&at);
+        Some(resolved)
     });
     let is_faulty = collector.has_errors();
     let (mut source, list) = collector.into_parts();
@@ -187,7 +185,7 @@ fn load_text(name: &str, text: &str, base: &Path) -> Result<Loaded, Faults> {
     }
     let warnings = Faults { source, list };
     match read {
-        Some((fleet, references, refused)) if !is_faulty => Ok(Loaded { fleet, warnings, refused, references }),
+        Some((fleet, outside)) if !is_faulty => Ok(Loaded { fleet, warnings, outside }),
         _ => Err(warnings),
     }
 }

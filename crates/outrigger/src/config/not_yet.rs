@@ -17,66 +17,26 @@ struct NotYet {
     message: &'static str,
     /// What happens instead.
     instead: &'static str,
-    serve: Serve,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Serve {
-    /// Runs, and does something else, which is said.
-    Runs,
-    /// Does not start: anything else would be less safe than what was asked for.
-    Refuses,
 }
 
 const TABLE: &[NotYet] = &[
-    NotYet {
-        paths: &["backends.*"],
-        is_meant: |node| node.get("url").map_or(is_hosted(node), |url| is_https(&url.node)),
-        message: "backends over https are not reached yet",
-        instead: "`serve` refuses to start with this fleet; every other command reads it",
-        serve: Serve::Refuses,
-    },
-    NotYet {
-        paths: &["pools.*.scale.webhook"],
-        is_meant: is_https,
-        message: "webhooks over https are not reached yet",
-        instead: "`serve` refuses to start with this fleet; use `exec`, or http inside your own network",
-        serve: Serve::Refuses,
-    },
-    NotYet {
-        paths: &["backends.*.http"],
-        is_meant: |node| node.text() == Some("2"),
-        message: "HTTP/2 is not spoken to backends yet",
-        instead: "`serve` refuses to start with this fleet; write `http: 1`",
-        serve: Serve::Refuses,
-    },
-    NotYet {
-        paths: &["gateway.tls"],
-        is_meant: any,
-        message: "clients are not served over TLS yet",
-        instead: "`serve` refuses to start with this fleet; end TLS in front of it",
-        serve: Serve::Refuses,
-    },
     NotYet {
         paths: &["gateway.replicas"],
         is_meant: |node| node.text().is_some_and(|text| text.starts_with("dns:")),
         message: "replicas are not counted by name yet",
         instead: "they count as 1; write their number",
-        serve: Serve::Runs,
     },
     NotYet {
         paths: &["keys.*.priority"],
         is_meant: |node| node.text() != Some("normal"),
         message: "priorities are not obeyed yet",
         instead: "all keys wait in one line, and none is turned away before another",
-        serve: Serve::Runs,
     },
     NotYet {
         paths: &["models.*.slo.time_per_output_token_p95"],
         is_meant: any,
         message: "an objective for the time per output token is not obeyed yet",
         instead: "it is reported by `simulate` and changes nothing",
-        serve: Serve::Runs,
     },
 ];
 
@@ -84,19 +44,8 @@ fn any(_: &Node) -> bool {
     true
 }
 
-fn is_https(node: &Node) -> bool {
-    node.text().is_some_and(|url| url.starts_with("https:"))
-}
-
-/// A hosted API has an https URL by default.
-fn is_hosted(node: &Node) -> bool {
-    let is_openai = node.get("engine").and_then(|engine| engine.node.text()) == Some("openai");
-    is_openai && node.get("pool").is_none()
-}
-
-/// Says what is not obeyed; the messages of what `serve` must refuse.
-pub(crate) fn warn(root: &At<'_>) -> Vec<String> {
-    let mut refused = Vec::new();
+/// Says what is not obeyed.
+pub(crate) fn warn(root: &At<'_>) {
     for row in TABLE {
         let mut places: Vec<At<'_>> = row.paths.iter().flat_map(|path| matching(root, path)).collect();
         places.retain(|at| at.node.is_some_and(row.is_meant));
@@ -107,11 +56,7 @@ pub(crate) fn warn(root: &At<'_>) -> Vec<String> {
             many => format!("{} (in {many} places; this is the first)", row.message),
         };
         first.warning_at_key(Code::NotYetObeyed, message, row.instead);
-        if row.serve == Serve::Refuses {
-            refused.push(format!("{}: {}", first.path, row.message));
-        }
     }
-    refused
 }
 
 /// All places of a path with `*` in it.

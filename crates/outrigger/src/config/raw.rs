@@ -18,6 +18,9 @@ use serde::{
 /// What names of clouds, pools, backends, models and keys look like.
 pub(crate) const NAME_PATTERN: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
 
+/// What names of headers look like (RFC 9110, 5.6.2).
+const HEADER_PATTERN: &str = "^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,63}$";
+
 /// An Outrigger fleet: what the fleet should be.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -65,8 +68,10 @@ pub(crate) struct Gateway {
     pub(crate) state_dir: Option<String>,
     /// Bounds on what comes from clients.
     pub(crate) limits: Option<Limits>,
-    /// The certificate to serve clients with.
-    pub(crate) tls: Option<Tls>,
+    /// The certificate to serve clients with; without it they are served in clear text.
+    pub(crate) tls: Option<Certificate>,
+    /// Proxies whose word is taken for a client's address, such as `10.0.0.0/8`.
+    pub(crate) trusted_proxies: Option<List<Network>>,
     /// How long requests in flight may run on when the gateway is told to stop; `30s` by default.
     pub(crate) drain: Option<Duration>,
 }
@@ -88,16 +93,16 @@ pub(crate) struct Limits {
     pub(crate) read_timeout: Option<Duration>,
 }
 
-/// The certificate to serve clients with.
+/// A certificate and its private key.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Tls {
+pub(crate) struct Certificate {
     /// The certificate chain in PEM, as `file:PATH`.
     #[schemars(required)]
-    pub(crate) cert: Option<Secret>,
+    pub(crate) cert: Option<Pem>,
     /// Its private key in PEM, as `file:PATH`.
     #[schemars(required)]
-    pub(crate) key: Option<Secret>,
+    pub(crate) key: Option<Pem>,
 }
 
 /// Who GPUs are rented from, or who serves a hosted API.
@@ -231,8 +236,14 @@ pub(crate) struct Backend {
     pub(crate) max_in_flight: Option<u32>,
     /// In place of the model's, for this backend.
     pub(crate) timeouts: Option<Timeouts>,
-    /// The HTTP version to speak; 1 by default.
+    /// The HTTP version to speak; by default 1, and over https what both sides agree on.
     pub(crate) http: Option<Http>,
+    /// Authorities in PEM to believe beside those of the machine, as `file:PATH`.
+    pub(crate) ca: Option<Pem>,
+    /// The certificate that the gateway shows to this backend.
+    pub(crate) client_cert: Option<Certificate>,
+    /// Headers sent with every request: text, or where a secret is.
+    pub(crate) headers: Option<Headers>,
     /// What a scrape of its metrics shows; `aggregated` by default.
     pub(crate) metrics: Option<Metrics>,
     /// What it bills by the token. Known hosted models have the list price by default.
@@ -535,6 +546,18 @@ text!(
     Secret, "secret reference", r"^(\$\{[A-Za-z_][A-Za-z0-9_]*\}|file:.+)$", ["${OPENAI_API_KEY}", "file:/run/secrets/openai"]
 );
 text!(
+    /// `file:/etc/outrigger/tls.crt`.
+    Pem, "file", r"^file:.+$", ["file:/etc/outrigger/tls.crt"]
+);
+text!(
+    /// `10.0.0.0/8` or one address.
+    Network, "network", r"^[0-9a-fA-F:.]+(/[0-9]{1,3})?$", ["10.0.0.0/8", "2001:db8::/32"]
+);
+text!(
+    /// Text, or `"${NAME}"` or `file:PATH` for a secret.
+    HeaderText, "header value", r"^[ -~]+$", ["team-a", "${TOKEN}"]
+);
+text!(
     /// 64 hex digits, or `file:PATH`.
     Hash, "key hash", r"^([0-9a-fA-F]{64}|file:.+)$", ["file:/run/secrets/prod.sha256"]
 );
@@ -651,6 +674,27 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = BTreeMap::<String, T>::json_schema(generator);
         schema.insert("propertyNames".to_owned(), serde_json::json!({ "pattern": NAME_PATTERN }));
+        schema
+    }
+}
+
+/// Headers by name, in the order of the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Headers(pub(crate) Named<HeaderText>);
+
+impl JsonSchema for Headers {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Headers".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = BTreeMap::<String, HeaderText>::json_schema(generator);
+        schema.insert("propertyNames".to_owned(), serde_json::json!({ "pattern": HEADER_PATTERN }));
         schema
     }
 }

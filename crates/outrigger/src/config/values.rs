@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use outrigger_core::{
     fleet::{KeyHash, SecretRef},
     units::NanoUsd,
@@ -29,6 +30,9 @@ pub(crate) struct Reference {
     pub(crate) path: String,
     pub(crate) span: std::ops::Range<usize>,
 }
+
+/// Headers that carry credentials, beside those whose names say so.
+pub(crate) const CREDENTIALS: [&str; 2] = ["cookie", "proxy-authorization"];
 
 /// Longer than this is a slip of a unit.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
@@ -261,6 +265,29 @@ pub(crate) fn file(path: &str, base: &Path, at: &At<'_>) -> Option<PathBuf> {
         return None;
     }
     Some(base.join(path))
+}
+
+/// A file of PEM. A variable cannot be renewed, and is refused.
+pub(crate) fn pem(text: &str, base: &Path, at: &At<'_>) -> Option<PathBuf> {
+    if let Some(path) = text.strip_prefix("file:") {
+        return file(path, base, at);
+    }
+    at.error(
+        Code::BadReference,
+        "certificates and their keys are files",
+        "write file:PATH, such as file:/etc/outrigger/tls.crt",
+    );
+    None
+}
+
+/// A network, or one address.
+pub(crate) fn network(text: &raw::Network, at: &At<'_>) -> Option<IpNet> {
+    let network = text.0.parse().or_else(|_| text.0.parse::<IpAddr>().map(IpNet::from));
+    if network.is_err() {
+        let help = "write a network or an address, such as 10.0.0.0/8 or 192.0.2.7; names are not looked up";
+        at.error(Code::BadAddress, format!("{} is not a network", at.shown()), help);
+    }
+    network.ok()
 }
 
 /// 64 hex digits or `file:PATH`. Anything else may be the key itself, and is not repeated.

@@ -94,9 +94,8 @@ fn a_reload_of_a_faulty_file_keeps_the_old_one() {
     let gateway = Gateway::start("reload", &fleet(&engines, ""));
     let before = gateway.json(&["status"])["fleet"].clone();
     let good = fs::read_to_string(gateway.fleet_file()).unwrap();
-    for faulty in
-        ["version: 1\n", "{", "", &good.replace("engine: vllm", "engine: vlm"), &good.replace("http://", "https://")]
-    {
+    let unread = good.replace("engine: vllm", "engine: vllm\n    ca: file:absent.crt").replace("http://", "https://");
+    for faulty in ["version: 1\n", "{", "", &good.replace("engine: vllm", "engine: vlm"), &unread] {
         fs::write(gateway.fleet_file(), faulty).unwrap();
         let out = gateway.command(&["reload"]);
         assert_eq!(out.status.code(), Some(1), "{faulty}");

@@ -138,7 +138,7 @@ fn the_request_log_and_the_decision_log_say_what_they_promise() {
     gateway.chat(&streamed(hello()));
     eventually("two lines", || gateway.log().len() == 2);
     for (line, stream) in gateway.log().iter().zip([false, true]) {
-        let promised = "event v ts request_id fleet key_id model stream status outcome prompt_tokens output_tokens cached_tokens \
+        let promised = "event v ts request_id fleet client key_id model stream status outcome prompt_tokens output_tokens cached_tokens \
                         tokens_source ttft_ms duration_ms tier reason attempts";
         assert_eq!(members(line), sorted(promised));
         let attempt = &line["attempts"][0];
@@ -152,7 +152,7 @@ fn the_request_log_and_the_decision_log_say_what_they_promise() {
         assert_eq!((&line["tier"], &line["key_id"]), (&1.into(), &Value::Null));
         let ts = line["ts"].as_str().expect("a time");
         assert!(ts.len() == 24 && ts.ends_with('Z') && ts.contains('T'), "{ts}");
-        assert_eq!(attempt["backend"], "b");
+        assert_eq!((&attempt["backend"], &line["client"]), (&"b".into(), &"127.0.0.1".into()));
         assert!(attempt["bytes_out"].as_u64() > Some(50) && attempt["bytes_in"].as_u64() > Some(50), "{attempt}");
     }
     assert_eq!(gateway.log()[0]["request_id"], id.as_str());

@@ -5,18 +5,24 @@
 
 mod admin;
 mod apis;
+mod backends;
 mod bad_input;
+mod client_address;
 mod cost;
 mod drain;
 mod edits;
+mod frames;
 mod http;
+mod http2;
 mod keys;
+mod pki;
 mod replay;
 mod routing;
 mod scale;
 mod secrets;
 mod signals;
 mod survival;
+mod tls;
 
 use std::{
     fs,
@@ -64,8 +70,7 @@ impl Gateway {
     }
 
     fn start_with(test: &str, start: &Start<'_>) -> Self {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gateway").join(test);
-        fs::create_dir_all(&folder).expect("a folder for the test");
+        let folder = folder(test);
         let file = folder.join("fleet.yaml");
         fs::write(&file, start.fleet).expect("the fleet file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
@@ -87,7 +92,7 @@ impl Gateway {
             assert!(child.try_wait().expect("a child").is_none(), "it ended: {}", lock(&stderr));
             ready["event"] == "ready"
         });
-        let address = |key: &str| ready[key].as_str().and_then(|url| url.strip_prefix("http://")?.parse().ok());
+        let address = |key: &str| ready[key].as_str().and_then(|url| url.split_once("://")?.1.parse().ok());
         let (listen, admin) = (address("listen").expect("its address"), address("admin").expect("its address"));
         Self { child, listen, admin, stdout, stderr, folder }
     }
@@ -156,6 +161,13 @@ impl Drop for Gateway {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// A folder of the test's own.
+fn folder(test: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gateway").join(test);
+    fs::create_dir_all(&folder).expect("a folder for the test");
+    folder
 }
 
 fn outrigger(args: &[&str], env: &[(&str, &str)]) -> Output {

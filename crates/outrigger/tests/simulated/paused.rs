@@ -113,6 +113,7 @@ async fn live(fleet: &str, trace: &[Asked]) -> Figures {
     let setup = Setup {
         loaded: Loaded { fleet: Arc::new(loaded.fleet), secrets: Secrets::default() },
         data: door.clone(),
+        tls: None,
         admin: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap(),
         connector: Arc::new(Wires(stubs.clone())),
         outputs: Outputs { requests: Some(Box::new(log.clone())), decisions: None },

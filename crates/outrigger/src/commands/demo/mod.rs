@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use self::{clouds::Clouds, screen::Screen};
-use super::{Exit, serve};
+use super::{Exit, secrets, serve};
 use crate::config;
 
 const FLEET: &str = include_str!("fleet.yaml");
@@ -111,11 +111,12 @@ async fn gateway(clouds: &Clouds) -> Result<Running> {
     let text =
         clouds.addresses().fold(FLEET.to_owned(), |text, (name, address)| text.replace(&name.to_uppercase(), address));
     let loaded = config::load_str(&text, std::path::Path::new("/")).context("the demo's fleet")?;
-    let secrets = serve::resolve(&loaded.fleet).map_err(|faults| anyhow::anyhow!(faults.join("; ")))?;
+    let secrets = secrets::resolve(&loaded.fleet).map_err(|faults| anyhow::anyhow!(faults.join("; ")))?;
     let setup = Setup {
         loaded: Loaded { fleet: Arc::new(loaded.fleet), secrets },
         data: Arc::new(TcpListener::bind("127.0.0.1:0").await?),
         admin: TcpListener::bind("127.0.0.1:0").await?,
+        tls: None,
         connector: Arc::new(Tcp),
         outputs: Outputs::default(),
         access: Access::default(),

@@ -7,8 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use outrigger_core::fleet::{
-    Affinity, ApiSet, Backend, Cloud, CloudId, Engine, Fleet, HttpVersion, Key, MetricsMode, Mode, Model, Priority,
-    Reveal, Share, Slo, Tier, TimeoutOverrides, Timeouts, WeighBy,
+    Affinity, ApiSet, Backend, Cloud, CloudId, Engine, Fleet, Key, MetricsMode, Mode, Model, Priority, Reach, Reveal,
+    Share, Slo, Tier, TimeoutOverrides, Timeouts, WeighBy,
 };
 use outrigger_gateway::events::{FleetLine, ModelNames};
 
@@ -75,7 +75,7 @@ fn backend(name: &str, given: &Fleet) -> Backend {
             model: String::new(),
             max_in_flight: None,
             timeouts: TimeoutOverrides::default(),
-            http: HttpVersion::default(),
+            reach: Reach::default(),
             metrics: MetricsMode::default(),
             token_price: None,
             constant_rate: None,

@@ -1,9 +1,7 @@
 //! `backends:` where each runs, how it is reached, what it costs, and whether the pools have the GPUs for them all.
 
 use outrigger_core::{
-    fleet::{
-        Api, ApiSet, Backend, CloudId, ConstantRate, Engine, HttpVersion, Pool, PoolId, TimeoutOverrides, TokenPrice,
-    },
+    fleet::{Api, ApiSet, Backend, CloudId, ConstantRate, Engine, Pool, PoolId, TimeoutOverrides, TokenPrice},
     price::token_price,
 };
 
@@ -11,7 +9,7 @@ use super::{
     super::{collect::At, fault::Code, raw, values},
     Context, MOST_THINGS,
     clouds::UNKNOWN_GPUS,
-    look_up,
+    look_up, reach,
 };
 
 /// Hosted APIs that speak the OpenAI dialect, by the name of their cloud. Sources: each vendor's API reference.
@@ -59,7 +57,8 @@ fn backend(context: &Context<'_>, name: &str, raw: &raw::Backend, at: &At<'_>, p
     let place = place(context, raw, at, pools);
     let mut backend = assemble(context, name, raw, at, place.unwrap_or((CloudId(0), None)));
     let cloud = place.and_then(|(cloud, _)| context.raw.clouds.as_ref()?.names().nth(cloud.index()));
-    reach(context, &mut backend, raw, at, cloud);
+    find(context, &mut backend, raw, at, cloud);
+    reach::check(&backend, at);
     if let (Some(cloud), None, Engine::Openai, None) = (cloud, backend.pool, backend.engine, &backend.token_price) {
         backend.token_price = token_price(cloud, &backend.model);
     }
@@ -93,7 +92,7 @@ fn assemble(
         model: raw.model.clone().unwrap_or_default(),
         max_in_flight: raw.max_in_flight,
         timeouts: raw.timeouts.as_ref().map(|t| timeouts(t, &at.key("timeouts"))).unwrap_or_default(),
-        http: if raw.http.is_some_and(|http| http.0 == 2) { HttpVersion::Http2 } else { HttpVersion::Http1 },
+        reach: reach::resolve(context, raw, at),
         metrics: raw.metrics.map(Into::into).unwrap_or_default(),
         token_price: raw.usd_per_million_tokens.as_ref().and_then(|p| price(p, &at.key("usd_per_million_tokens"))),
         constant_rate: raw.engine_model.as_ref().and_then(|model| constant_rate(model, &at.key("engine_model"))),
@@ -131,7 +130,7 @@ fn place(context: &Context<'_>, raw: &raw::Backend, at: &At<'_>, pools: &[Pool])
 }
 
 /// The URL and the key, which a hosted API may leave to its cloud.
-fn reach(context: &Context<'_>, backend: &mut Backend, raw: &raw::Backend, at: &At<'_>, cloud: Option<&str>) {
+fn find(context: &Context<'_>, backend: &mut Backend, raw: &raw::Backend, at: &At<'_>, cloud: Option<&str>) {
     let default = cloud.and_then(hosted_url).filter(|_| backend.engine == Engine::Openai && backend.pool.is_none());
     if !at.key("url").is_written() {
         let is_known = raw.engine.is_some() && cloud.is_some();

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use ipnet::IpNet;
 use outrigger_core::fleet::{Gateway, Limits, Replicas};
 
 use super::{
     super::{collect::At, fault::Code, raw, values},
-    Context,
+    Context, items,
 };
 
 const LISTEN: ([u8; 4], u16) = ([127, 0, 0, 1], 8080);
@@ -28,9 +29,10 @@ pub(super) fn resolve(context: &Context<'_>) -> Gateway {
         replicas: replicas(raw.replicas.as_ref(), &at.key("replicas")),
         state_dir: raw.state_dir.as_ref().map(|dir| context.base.join(dir)),
         limits: limits(raw.limits.as_ref(), &at.key("limits")),
+        tls: raw.tls.as_ref().and_then(|tls| context.certificate(tls, &at.key("tls"))),
+        trusted_proxies: trusted_proxies(raw.trusted_proxies.as_ref(), &at.key("trusted_proxies")),
         drain: raw.drain.as_ref().and_then(|d| values::duration(d, &at.key("drain"))).unwrap_or(DRAIN),
     };
-    tls(context, raw.tls.as_ref(), &at.key("tls"));
     check_exposure(context, &gateway, &at);
     gateway
 }
@@ -76,13 +78,19 @@ fn limits(raw: Option<&raw::Limits>, at: &At<'_>) -> Limits {
     limits
 }
 
-fn tls(context: &Context<'_>, raw: Option<&raw::Tls>, at: &At<'_>) {
-    let Some(raw) = raw else { return };
-    for (text, key) in [(&raw.cert, "cert"), (&raw.key, "key")] {
-        if let Some(text) = text {
-            context.secret(text, &at.key(key));
+fn trusted_proxies(raw: Option<&raw::List<raw::Network>>, at: &At<'_>) -> Vec<IpNet> {
+    let networks = items(raw, at).into_iter().filter_map(|(text, at)| {
+        let network = values::network(text, &at)?;
+        if network.prefix_len() == 0 {
+            at.warning(
+                Code::TrustsEveryone,
+                "every client is trusted to say where it comes from",
+                "name the addresses of your proxies only",
+            );
         }
-    }
+        Some(network)
+    });
+    networks.collect()
 }
 
 /// Who can reach the two listeners.

@@ -9,13 +9,17 @@ mod clouds;
 mod gateway;
 mod keys;
 mod models;
+mod reach;
 mod scale;
 
-use std::{cell::RefCell, path::Path};
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
 
 use outrigger_core::{
     cost,
-    fleet::{CloudId, Fleet, SecretRef},
+    fleet::{Certificate, CloudId, Fleet, SecretRef},
 };
 
 use super::{
@@ -37,11 +41,31 @@ struct Context<'a> {
     root: At<'a>,
     base: &'a Path,
     references: RefCell<Vec<Reference>>,
+    certificates: RefCell<Vec<Pem>>,
+}
+
+/// What files of PEM are for.
+#[derive(Clone, Debug)]
+pub(crate) enum Pem {
+    /// A chain and its key.
+    Certificate {
+        chain: Reference,
+        key: Reference,
+    },
+    Authorities(Reference),
+}
+
+/// What the fleet refers to outside the file.
+#[derive(Debug)]
+pub(crate) struct Outside {
+    pub(crate) references: Vec<Reference>,
+    pub(crate) certificates: Vec<Pem>,
 }
 
 /// The fleet; a stand-in if `faults` has errors afterwards.
-pub(crate) fn resolve(raw: &raw::Fleet, root: &At<'_>, base: &Path, digest: String) -> (Fleet, Vec<Reference>) {
-    let context = Context { raw, root: root.clone(), base, references: RefCell::default() };
+pub(crate) fn resolve(raw: &raw::Fleet, root: &At<'_>, base: &Path, digest: String) -> (Fleet, Outside) {
+    let context =
+        Context { raw, root: root.clone(), base, references: RefCell::default(), certificates: RefCell::default() };
     let mut gateway = gateway::resolve(&context);
     let clouds = clouds::clouds(&context);
     gateway.egress_usd_per_gb = cost::gateway_egress(gateway.cloud.as_deref(), &clouds);
@@ -50,7 +74,10 @@ pub(crate) fn resolve(raw: &raw::Fleet, root: &At<'_>, base: &Path, digest: Stri
     let models = models::resolve(&context, &backends);
     let keys = keys::resolve(&context, &models);
     clouds::check_spend_limits(&context, &clouds, &backends);
-    (Fleet { digest, gateway, clouds, pools, backends, models, keys }, context.references.into_inner())
+    let fleet = Fleet { digest, gateway, clouds, pools, backends, models, keys };
+    let outside =
+        Outside { references: context.references.into_inner(), certificates: context.certificates.into_inner() };
+    (fleet, outside)
 }
 
 impl<'a> Context<'a> {
@@ -92,8 +119,30 @@ impl<'a> Context<'a> {
         Some(secret)
     }
 
-    fn note(&self, to: SecretRef, at: &At<'_>) {
-        self.references.borrow_mut().push(Reference { to, path: at.path.clone(), span: at.span() });
+    /// A certificate and its key, where both are written.
+    fn certificate(&self, raw: &raw::Certificate, at: &At<'_>) -> Option<Certificate> {
+        let file = |text: &Option<raw::Pem>, key: &str| {
+            let (text, at) = (text.as_ref()?, at.key(key));
+            let path = values::pem(&text.0, self.base, &at)?;
+            Some((path.clone(), self.note(SecretRef::File(path), &at)))
+        };
+        let (chain, key) = (file(&raw.cert, "cert"), file(&raw.key, "key"));
+        let ((chain, chain_at), (key, key_at)) = (chain?, key?);
+        self.certificates.borrow_mut().push(Pem::Certificate { chain: chain_at, key: key_at });
+        Some(Certificate { chain, key })
+    }
+
+    fn authorities(&self, text: &raw::Pem, at: &At<'_>) -> Option<PathBuf> {
+        let path = values::pem(&text.0, self.base, at)?;
+        let noted = self.note(SecretRef::File(path.clone()), at);
+        self.certificates.borrow_mut().push(Pem::Authorities(noted));
+        Some(path)
+    }
+
+    fn note(&self, to: SecretRef, at: &At<'_>) -> Reference {
+        let reference = Reference { to, path: at.path.clone(), span: at.span() };
+        self.references.borrow_mut().push(reference.clone());
+        reference
     }
 }
 

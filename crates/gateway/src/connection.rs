@@ -1,0 +1,297 @@
+//! One client connection: TLS if it is served with a certificate, the HTTP version, its bounds, and its end.
+//!
+//! One port speaks both versions. Inside TLS the handshake agrees on one (ALPN). In clear text an HTTP/2 client that
+//! knows begins with a preface that no HTTP/1 request can begin with, so that the first bytes decide. They are read
+//! here and not by a library's combined server, which waits for them without end: every phase before a request is
+//! bounded by `limits.read_timeout`, and so is a connection on which nothing goes on.
+//!
+//! What one HTTP/2 connection may cost is bounded by the constants below. The connection's window is as large as all
+//! its streams' windows together, so that a request that is not read (the gateway holds as many bodies as it may) never
+//! stops its neighbours; bodies are read as they come and count against `limits.held` like any other.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use outrigger_core::fleet::Limits;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{body::Answer, live::Live, net::BoxStream, raised, serve, tls};
+
+/// Two seconds of grace between "no new requests" and "this is closed": enough for an answer on its way.
+const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// Requests of one HTTP/2 connection at once.
+const STREAMS: u32 = 128;
+/// Bytes of one request that may come before they are read.
+const STREAM_WINDOW: u32 = 64 << 10;
+/// Bytes of one answer that wait for a slow client, beside what [`crate::relay::PIECES`] holds.
+const SEND_BUFFER: usize = 64 << 10;
+/// Streams that a client opened and reset before they were seen, and streams that it got wrong: beyond these it does
+/// nothing else (CVE-2023-44487), and the connection is closed.
+const RESETS: usize = 64;
+const MISTAKES: usize = 256;
+/// A client that does not answer a PING is gone.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every HTTP/2 connection begins with (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// When a connection has to end.
+#[derive(Clone, Debug)]
+pub(crate) struct End {
+    /// No new requests.
+    pub(crate) drain: watch::Receiver<bool>,
+    /// Nothing any more.
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+pub(crate) async fn run(
+    live: &Arc<Live>,
+    tls: Option<&tls::listener::Listener>,
+    stream: BoxStream,
+    peer: SocketAddr,
+    mut end: End,
+) {
+    let limits = live.snapshot().fleet.gateway.limits.clone();
+    let opened = tokio::select! {
+        opened = timeout(limits.read_timeout, open(tls, stream)) => opened,
+        () = raised(&mut end.drain) => return,
+    };
+    match opened {
+        Ok(Ok((stream, Version::Http1))) => http1(live, &limits, stream, peer, end).await,
+        Ok(Ok((stream, Version::Http2))) => http2(live, &limits, stream, peer, end).await,
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+async fn open(tls: Option<&tls::listener::Listener>, stream: BoxStream) -> io::Result<(Sniffed, Version)> {
+    let Some(tls) = tls else { return sniff(stream).await };
+    let (stream, is_http2) = tls.accept(stream).await?;
+    let (stream, version) = sniff(stream).await?;
+    if is_http2 && version != Version::Http2 {
+        return Err(io::Error::other("HTTP/2 was agreed on, and another protocol came"));
+    }
+    Ok((stream, version))
+}
+
+/// Reads until it is certain which version this is: in HTTP/1 that is the first or second byte.
+async fn sniff(mut stream: BoxStream) -> io::Result<(Sniffed, Version)> {
+    let (mut head, mut len) = ([0; PREFACE.len()], 0);
+    while len < head.len() && head[..len] == PREFACE[..len] {
+        match stream.read(&mut head[len..]).await? {
+            0 => break,
+            n => len += n,
+        }
+    }
+    let version = if head == *PREFACE { Version::Http2 } else { Version::Http1 };
+    Ok((Sniffed { head, given: 0, len, stream }, version))
+}
+
+async fn http1(live: &Arc<Live>, limits: &Limits, stream: Sniffed, peer: SocketAddr, mut end: End) {
+    let service = {
+        let (live, stop) = (live.clone(), end.stop.clone());
+        service_fn(move |request| {
+            let (live, stop) = (live.clone(), stop.clone());
+            async move { Ok::<_, Infallible>(serve::answer(live, request, peer.ip(), stop).await) }
+        })
+    };
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.read_timeout)
+        .max_buf_size(limits.head_bytes.max(8_192))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = raised(&mut end.drain) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = connection => {}
+        () = stopped(&mut end) => {}
+    }
+}
+
+async fn http2(live: &Arc<Live>, limits: &Limits, stream: Sniffed, peer: SocketAddr, mut end: End) {
+    let activity = Arc::new(Activity::default());
+    let service = {
+        let (live, stop, activity) = (live.clone(), end.stop.clone(), activity.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (live, stop, open) = (live.clone(), stop.clone(), activity.begin());
+            async move {
+                let answer: Response<Answer> = serve::answer(live, request, peer.ip(), stop).await;
+                Ok::<_, Infallible>(answer.map(|body| Counted { body, _open: open }))
+            }
+        })
+    };
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAMS * STREAM_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(RESETS)
+        .max_local_error_reset_streams(MISTAKES)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = raised(&mut end.drain) => {}
+        () = activity.idle_for(limits.read_timeout) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = connection => {}
+        () = stopped(&mut end) => {}
+        // It does not even answer the goodbye.
+        () = activity.idle_for(CLOSE_GRACE) => {}
+    }
+}
+
+async fn stopped(end: &mut End) {
+    raised(&mut end.stop).await;
+    sleep(CLOSE_GRACE).await;
+}
+
+/// What goes on on one HTTP/2 connection. Its own PINGs do not count, so that a client which only answers those cannot
+/// hold a place for ever.
+#[derive(Debug, Default)]
+struct Activity {
+    open: AtomicU32,
+    begun: AtomicU64,
+}
+
+impl Activity {
+    fn begin(self: &Arc<Self>) -> Open {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Open(self.clone())
+    }
+
+    /// Resolves when nothing went on for this long, and at most twice as long.
+    async fn idle_for(&self, time: Duration) {
+        loop {
+            let begun = self.begun.load(Ordering::Relaxed);
+            sleep(time).await;
+            if self.open.load(Ordering::Relaxed) == 0 && self.begun.load(Ordering::Relaxed) == begun {
+                return;
+            }
+        }
+    }
+}
+
+/// A request that goes on until its answer has been sent.
+#[derive(Debug)]
+struct Open(Arc<Activity>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer that counts as going on.
+#[derive(Debug)]
+struct Counted {
+    body: Answer,
+    _open: Open,
+}
+
+impl Body for Counted {
+    type Data = <Answer as Body>::Data;
+    type Error = <Answer as Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream whose first bytes have been looked at, and are given out again.
+struct Sniffed {
+    head: [u8; PREFACE.len()],
+    given: usize,
+    len: usize,
+    stream: BoxStream,
+}
+
+impl AsyncRead for Sniffed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.given == this.len {
+            return Pin::new(&mut this.stream).poll_read(cx, buf);
+        }
+        let n = (this.len - this.given).min(buf.remaining());
+        buf.put_slice(&this.head[this.given..this.given + n]);
+        this.given += n;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Sniffed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
