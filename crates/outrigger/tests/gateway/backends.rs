@@ -424,11 +424,12 @@ fn prior_knowledge_that_is_wrong_serves_nothing_and_is_said() {
             });
         }
     });
-    for (url, expected) in [(engines.url(0), "reset"), (url, "bad_body")] {
-        let test = format!("backend-not-2-{expected}");
+    // Whether the answer is read before the connection ends is a matter of who is faster.
+    for (test, url, expected) in [("deaf", engines.url(0), &["reset"][..]), ("polite", url, &["bad_body", "reset"])] {
+        let test = format!("backend-not-2-{test}");
         let gateway = Gateway::start(&test, &fleet(&[("far", &url, "    http: 2\n"), ("near", &engines.url(1), "")]));
         answered(&gateway.chat(&hello()), "near");
-        eventually("the state", || why(&gateway, "far") == expected);
+        eventually("the state", || expected.iter().any(|word| why(&gateway, "far") == *word));
     }
     assert_eq!(engines.fakes[0].stats().received, 0);
 }
