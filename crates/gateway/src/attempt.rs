@@ -27,6 +27,7 @@ use outrigger_wire::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
+    events::Events,
     net::Clock,
     pool::{Lease, Lost},
     upstream::Upstream,
@@ -51,6 +52,7 @@ pub struct Plan<'a> {
     /// What the client is told the model's name is; `None` leaves the backend's own.
     pub public_name: Option<&'a str>,
     pub clock: Clock,
+    pub events: &'a Events,
 }
 
 /// How an attempt went.
@@ -132,8 +134,11 @@ pub async fn run(plan: &Plan<'_>) -> Tried {
 
 async fn run_inner(plan: &Plan<'_>) -> Result<Tried, Failed> {
     let started = Instant::now();
-    let (response, lease) = send(plan).await?;
+    let (mut response, mut lease) = send(plan).await?;
     plan.upstream.heard(plan.clock.now());
+    if response.status() == StatusCode::UNAUTHORIZED && plan.upstream.fall_back() {
+        (response, lease) = with_key_before(plan).await?;
+    }
     let status = response.status();
     if !status.is_success() {
         return refused(plan, response, lease).await;
@@ -143,6 +148,17 @@ async fn run_inner(plan: &Plan<'_>) -> Result<Tried, Failed> {
         return first_content(plan, response, lease, deadline).await;
     }
     whole(plan, response, lease).await
+}
+
+/// The same once more, after the backend has refused its new key: to refuse is not to begin.
+async fn with_key_before(plan: &Plan<'_>) -> Result<(Response<Incoming>, Lease), Fault> {
+    let sent = send(plan).await?;
+    if sent.0.status() == StatusCode::UNAUTHORIZED {
+        plan.upstream.trust_key();
+    } else {
+        plan.events.key_refused(&plan.upstream.name);
+    }
+    Ok(sent)
 }
 
 /// Sends the request and waits for the response head. One that was not begun, because the engine had closed the

@@ -193,7 +193,7 @@ fn failed_over<'a>(
     Err(Box::new(failed))
 }
 
-pub fn plan<'a>(live: &Live, call: &'a Call, source: &'a Source, body: &'a Bytes) -> Plan<'a> {
+pub fn plan<'a>(live: &'a Live, call: &'a Call, source: &'a Source, body: &'a Bytes) -> Plan<'a> {
     let backend = source.fleet.backend(source.attempt.backend);
     Plan {
         upstream: &source.upstream,
@@ -204,6 +204,7 @@ pub fn plan<'a>(live: &Live, call: &'a Call, source: &'a Source, body: &'a Bytes
         headers: &call.headers,
         public_name: (!source.attempt.substitute).then_some(call.public_name.as_str()),
         clock: live.clock,
+        events: &live.events,
     }
 }
 

@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     live::Ticket,
     pool_cost::Bill,
+    reload::Replaced,
     scale::{CallOutcome, Order},
     scrape,
 };
@@ -287,6 +288,19 @@ impl Events {
         self.metrics.scale_called(pool, "held");
     }
 
+    /// The fleet's files changed, and it is in force as they say now.
+    pub fn fleet_replaced(&self, replaced: &Replaced) {
+        eprintln!("the fleet is now {} (was {})", replaced.fleet.digest, replaced.before);
+        for setting in &replaced.needs_restart {
+            eprintln!("warning: {setting} changed, and is only read at the start; restart to obey it");
+        }
+    }
+
+    /// The fleet's files changed, and what they hold cannot be served.
+    pub fn fleet_kept(&self, digest: &str, why: &str) {
+        eprintln!("warning: the fleet in force is still {digest}: {why}");
+    }
+
     /// Clients are served with another certificate from now on.
     pub fn certificate_renewed(&self, chain: &Path) {
         eprintln!("certificate {}: renewed", chain.display());
@@ -297,6 +311,14 @@ impl Events {
     pub fn certificate_kept(&self, why: &str) {
         eprintln!("warning: clients are still served with the certificate of before: {why}");
         self.metrics.certificate_read("refused");
+    }
+
+    /// A backend does not take its new key, and still takes the one before.
+    pub fn key_refused(&self, backend: &str) {
+        eprintln!(
+            "warning: backend {backend} refuses its new api_key and is asked with the one before; correct the key before that one ends"
+        );
+        self.metrics.keys_refused.get_or_create(&KeyLabels { backend: backend.to_owned() }).inc();
     }
 
     /// No TLS connection to a backend.
@@ -341,6 +363,7 @@ labels! {
     CloudLabels { cloud: String, window: &'static str }
     ModelLabels { model: String }
     ResultLabels { result: &'static str }
+    KeyLabels { backend: String }
     DigestLabels { digest: String }
     VersionLabels { version: &'static str }
 }
@@ -393,6 +416,7 @@ pub struct Metrics {
     retries: Family<ModelLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
     certificates: Family<ResultLabels, Counter>,
+    keys_refused: Family<KeyLabels, Counter>,
     last_reload_ok: Gauge,
     config_hash: Family<DigestLabels, Gauge>,
     log_lines_lost: Family<LogLabels, Counter>,
@@ -439,6 +463,7 @@ impl Metrics {
             retries: Family::default(),
             reloads: Family::default(),
             certificates: Family::default(),
+            keys_refused: Family::default(),
             last_reload_ok: Gauge::default(),
             config_hash: Family::default(),
             log_lines_lost: Family::default(),
@@ -492,6 +517,11 @@ impl Metrics {
             metrics.last_reload_ok.clone(),
         );
         r.register("config_hash", "The fleet in force", metrics.config_hash.clone());
+        r.register(
+            "backend_key_fallbacks",
+            "Times that a backend refused its new key and took the one before",
+            metrics.keys_refused.clone(),
+        );
         r.register("log_lines_lost", "Lines that a log could not take", metrics.log_lines_lost.clone());
         r.register("client_connections", "Client connections open now", metrics.connections.clone());
         r.register("overlays", "Temporary changes in force", metrics.overlays.clone());

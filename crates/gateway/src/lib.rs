@@ -3,7 +3,7 @@
 //! Read the files in the order of a request: [`serve`] accepts it on a connection, [`auth`] says whose it is, [`intake`]
 //! reads it, the core admits it, [`dispatch`] decides and tries until an [`attempt`] commits, [`relay`] passes the answer
 //! on, and [`account`] writes it down. Beside that way stand [`live`] (the decision core behind its lock), [`probe`],
-//! [`scrape`], [`overlays`], [`events`] (every log line and metric), [`pool_cost`], [`scale`] (pools that follow the
+//! [`scrape`], [`overlays`], [`reload`], [`events`] (every log line and metric), [`pool_cost`], [`scale`] (pools that follow the
 //! load), [`upstream`], [`pool`], [`tls`] and [`net`] (connections), [`reply`] (errors), [`models`] and [`admin`].
 
 pub mod account;
@@ -24,6 +24,7 @@ pub mod pool;
 pub mod pool_cost;
 pub mod probe;
 pub mod relay;
+pub mod reload;
 pub mod reply;
 pub mod scale;
 pub mod scrape;
@@ -31,16 +32,17 @@ pub mod serve;
 pub mod tls;
 pub mod upstream;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle};
 
 use self::{
-    admin::{Access, Reload},
+    admin::Access,
     events::{Events, Outputs},
     live::{Live, Loaded},
     net::{Accept, Clock, Connect},
     overlays::Overlays,
+    reload::Reloader,
 };
 
 /// What a gateway needs from the outside.
@@ -53,7 +55,9 @@ pub struct Setup {
     pub connector: Arc<dyn Connect>,
     pub outputs: Outputs,
     pub access: Access,
-    pub reload: Arc<Reload>,
+    pub reload: Arc<reload::Read>,
+    /// The fleet file, if it and the files that it names are to be read again when they change.
+    pub watched: Option<PathBuf>,
     pub seed: u64,
 }
 
@@ -101,7 +105,9 @@ pub fn start(setup: Setup) -> io::Result<Running> {
     tokio::spawn(probe::run(live.clone(), stopping.clone()));
     tokio::spawn(scrape::run(live.clone(), stopping.clone(), setup.seed));
     tokio::spawn(scale::run(live.clone(), stopping.clone(), memory, setup.seed));
-    tokio::spawn(admin::run(live.clone(), setup.admin, setup.access, setup.reload));
+    let reloader = Arc::new(Reloader::new(live.clone(), setup.reload, setup.watched));
+    tokio::spawn(reloader.clone().follow_files(stopping));
+    tokio::spawn(admin::run(live.clone(), setup.admin, setup.access, reloader));
     Ok(Running { live, listen, admin, drain, stop, data })
 }
 

@@ -426,7 +426,15 @@ impl Snapshot {
         let upstream = |(i, backend): (usize, &Backend)| {
             let credentials = loaded.secrets.backends.get(i).cloned().unwrap_or_default();
             let kept = previous.and_then(|p| p.kept(backend, &credentials));
-            kept.map_or_else(|| Upstream::new(backend, credentials, connector).map(Arc::new), Ok)
+            if let Some(kept) = kept {
+                kept.trust_key();
+                return Ok(kept);
+            }
+            let fresh = Upstream::new(backend, credentials, connector)?;
+            Ok(Arc::new(match previous.and_then(|p| p.of(backend)) {
+                Some((_, old)) => fresh.after(old),
+                None => fresh,
+            }))
         };
         let upstreams = loaded.fleet.backends.iter().enumerate().map(upstream).collect::<Result<_, String>>()?;
         let hashes = loaded.secrets.key_hashes.iter().enumerate();
@@ -437,9 +445,14 @@ impl Snapshot {
         Ok(Self { fleet: loaded.fleet.clone(), upstreams, keys })
     }
 
-    fn kept(&self, backend: &Backend, credentials: &Credentials) -> Option<Arc<Upstream>> {
+    /// The same backend in this snapshot.
+    fn of(&self, backend: &Backend) -> Option<(&Backend, &Arc<Upstream>)> {
         let at = self.fleet.backends.iter().position(|b| b.identity() == backend.identity())?;
-        let (old, upstream) = (&self.fleet.backends[at], &self.upstreams[at]);
+        Some((&self.fleet.backends[at], &self.upstreams[at]))
+    }
+
+    fn kept(&self, backend: &Backend, credentials: &Credentials) -> Option<Arc<Upstream>> {
+        let (old, upstream) = self.of(backend)?;
         let is_same = upstream.is_reached_with(credentials) && old.reach == backend.reach;
         (is_same && old.replicas == backend.replicas).then(|| upstream.clone())
     }

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use outrigger_core::{
-    fleet::{Backend, BackendId, Engine, Fleet},
+    fleet::{Api, Backend, BackendId, Engine, Fleet},
     record::Fault,
 };
 use outrigger_wire::{endpoint::Endpoint, response};
+use serde_json::json;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -77,13 +78,54 @@ async fn probe(live: &Live, id: BackendId, fleet: &Fleet, upstream: &Upstream) -
     let patience = live.with_state(|state| state.probe_patience(id, live.clock.now()));
     let connect = backend.timeouts.connect.unwrap_or(Duration::from_secs(1));
     let generation = async {
-        match ask(backend, upstream, Endpoint::Chat, connect, live.clock).await {
-            // Alive, but not a chat model: an embeddings model, perhaps.
-            Err(Fault::WrongModel) => ask(backend, upstream, Endpoint::Embeddings, connect, live.clock).await,
-            other => other,
+        let mut last = Err(Fault::WrongModel);
+        let questions = questions(backend);
+        if questions.is_empty() {
+            return lists_models(upstream, connect, live.clock).await;
         }
+        for endpoint in questions {
+            last = ask(backend, upstream, endpoint, connect, live.clock).await;
+            if last == Err(Fault::Auth) && upstream.fall_back() {
+                last = ask(backend, upstream, endpoint, connect, live.clock).await;
+                match last {
+                    Err(Fault::Auth) => upstream.trust_key(),
+                    _ => live.events.key_refused(&upstream.name),
+                }
+            }
+            if last != Err(Fault::WrongModel) {
+                break;
+            }
+        }
+        last
     };
     timeout(patience, generation).await.unwrap_or(Err(Fault::FirstTokenTimeout))
+}
+
+/// What to ask, until one is understood: the model of one that declares chats and embeddings may be for either.
+fn questions(backend: &Backend) -> Vec<Endpoint> {
+    let all = [
+        (Api::Chat, Endpoint::Chat),
+        (Api::Completions, Endpoint::Completions),
+        (Api::Embeddings, Endpoint::Embeddings),
+        (Api::Responses, Endpoint::Responses),
+        (Api::Messages, Endpoint::Messages),
+        (Api::Rerank, Endpoint::Rerank),
+    ];
+    all.into_iter().filter(|(api, _)| backend.apis.contains(*api)).map(|(_, endpoint)| endpoint).collect()
+}
+
+/// Where nothing small can be asked for (a picture, a minute of speech), that the server answers has to do.
+async fn lists_models(upstream: &Upstream, connect: Duration, clock: Clock) -> Result<(), Fault> {
+    let mut lease = upstream.pool.fresh(connect).await?;
+    let mut request = upstream.request(&format!("{}/models", upstream.base_path), Bytes::new());
+    request.headers_mut().insert(HEADER, HeaderValue::from_static("1"));
+    let response = lease.send(request).await?;
+    match classify(response.status(), response.headers(), clock.now()) {
+        _ if response.status().is_success() => Ok(()),
+        Some(fault @ (Fault::Auth | Fault::Overloaded { .. } | Fault::Status(_))) => Err(fault),
+        // It has no such list, and says so: it is alive.
+        _ => Ok(()),
+    }
 }
 
 /// Asks for one token on a connection of its own, so that a pooled one cannot mislead.
@@ -118,11 +160,17 @@ async fn ask(
 
 fn request(backend: &Backend, upstream: &Upstream, endpoint: Endpoint) -> Request<Full<Bytes>> {
     let bound = if backend.engine == Engine::Openai { "max_completion_tokens" } else { "max_tokens" };
+    let model = &backend.model;
     let body = match endpoint {
-        Endpoint::Embeddings => serde_json::json!({ "model": backend.model, "input": "ping" }),
-        _ => {
-            serde_json::json!({ "model": backend.model, "messages": [{ "role": "user", "content": "ping" }], bound: 1 })
+        Endpoint::Embeddings => json!({ "model": model, "input": "ping" }),
+        // OpenAI's API refuses fewer tokens.
+        Endpoint::Responses => json!({ "model": model, "input": "ping", "max_output_tokens": 16, "store": false }),
+        Endpoint::Completions => json!({ "model": model, "prompt": "ping", "max_tokens": 1 }),
+        Endpoint::Rerank => json!({ "model": model, "query": "ping", "documents": ["ping"] }),
+        Endpoint::Messages => {
+            json!({ "model": model, "max_tokens": 1, "messages": [{ "role": "user", "content": "ping" }] })
         }
+        _ => json!({ "model": model, "messages": [{ "role": "user", "content": "ping" }], bound: 1 }),
     };
     let path = format!("{}{}", upstream.base_path, endpoint.path());
     let mut request = upstream.request(&path, Bytes::from(body.to_string()));

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -47,6 +47,9 @@ pub struct Upstream {
     /// Sent with every request: its host, the gateway's key for it, and what the fleet file adds.
     headers: Vec<(HeaderName, HeaderValue)>,
     credentials: Credentials,
+    /// The key that a reload replaced.
+    key_before: Option<HeaderValue>,
+    is_on_key_before: AtomicBool,
     /// Attempts that ended here, and those among them that failed.
     pub attempts: AtomicU64,
     pub failed: AtomicU64,
@@ -79,6 +82,8 @@ impl Upstream {
             base_path: uri.path().trim_end_matches('/').to_owned(),
             headers,
             credentials,
+            key_before: None,
+            is_on_key_before: AtomicBool::new(false),
             attempts: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             last_byte: AtomicU64::new(0),
@@ -99,6 +104,29 @@ impl Upstream {
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
+        if let Some(key) = self.key_before.as_ref().filter(|_| self.is_on_key_before.load(Ordering::Relaxed)) {
+            headers.insert(header::AUTHORIZATION, key.clone());
+        }
+    }
+
+    /// Remembers the key that this one's replaces: a rotation that is not through yet, or that went wrong, is no outage.
+    #[must_use]
+    pub(crate) fn after(mut self, old: &Self) -> Self {
+        let key =
+            |upstream: &Self| upstream.headers.iter().find(|(n, _)| n == header::AUTHORIZATION).map(|(_, v)| v.clone());
+        let (new, before) = (key(&self), key(old).or_else(|| old.key_before.clone()));
+        self.key_before = before.filter(|before| new.is_some_and(|new| new != *before));
+        self
+    }
+
+    /// Goes back to the key before after the backend has refused the new one. `false` where that cannot help.
+    pub(crate) fn fall_back(&self) -> bool {
+        self.key_before.is_some() && !self.is_on_key_before.swap(true, Ordering::Relaxed)
+    }
+
+    /// Asks with the new key again.
+    pub(crate) fn trust_key(&self) {
+        self.is_on_key_before.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn is_reached_with(&self, credentials: &Credentials) -> bool {

@@ -17,16 +17,12 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
-use outrigger_core::fleet::Gateway;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 
-use crate::live::{Live, Loaded};
-
-/// Reads the fleet file again: the new fleet, or every fault in one text.
-pub type Reload = dyn Fn() -> Result<Loaded, String> + Send + Sync;
+use crate::{live::Live, reload::Reloader};
 
 /// Who may use the admin API.
 #[derive(Clone, Default)]
@@ -44,12 +40,12 @@ impl std::fmt::Debug for Access {
 struct Admin {
     live: Arc<Live>,
     access: Access,
-    reload: Arc<Reload>,
+    reloader: Arc<Reloader>,
 }
 
 /// Serves until the process ends: while requests drain, the operator still wants to look.
-pub async fn run(live: Arc<Live>, listener: TcpListener, access: Access, reload: Arc<Reload>) {
-    let admin = Admin { live, access, reload };
+pub async fn run(live: Arc<Live>, listener: TcpListener, access: Access, reloader: Arc<Reloader>) {
+    let admin = Admin { live, access, reloader };
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(|| async { "ok\n" }))
@@ -126,45 +122,22 @@ async fn metrics(Shared(admin): Shared<Admin>) -> Response {
 }
 
 async fn reload_now(Shared(admin): Shared<Admin>) -> Result<Json<Value>, Refusal> {
-    let read = admin.reload.clone();
-    // Reading files and resolving secrets blocks.
-    let loaded = tokio::task::spawn_blocking(move || read())
-        .await
-        .unwrap_or_else(|_| Err("reading the fleet file panicked".to_owned()));
-    let live = &admin.live;
-    let old = live.snapshot().fleet.clone();
-    let before = old.digest.clone();
-    let replaced = loaded.and_then(|loaded| live.replace(&loaded));
-    live.events.metrics().reloaded(replaced.is_ok());
-    match replaced {
-        Ok(()) => {
-            let dormant = live.with_state(|state| live.overlays.dormant(state));
-            let new = live.snapshot().fleet.clone();
+    match admin.reloader.now().await {
+        Ok(replaced) => {
+            let dormant = admin.live.with_state(|state| admin.live.overlays.dormant(state));
             Ok(Json(json!({
-                "fleet": new.digest,
-                "before": before,
+                "fleet": replaced.fleet.digest,
+                "before": replaced.before,
                 "dropped_overlays": dormant,
-                "needs_restart": needs_restart(&old.gateway, &new.gateway),
+                "needs_restart": replaced.needs_restart,
             })))
         }
         Err(why) => {
+            let before = admin.live.snapshot().fleet.digest.clone();
             let message = format!("the fleet in force is still {before}: {why}");
             Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "fleet_refused", &message))
         }
     }
-}
-
-/// Settings that differ and are only read at the start.
-fn needs_restart(old: &Gateway, new: &Gateway) -> Vec<&'static str> {
-    let settings = [
-        ("gateway.listen", old.listen != new.listen),
-        ("gateway.admin", old.admin != new.admin),
-        ("gateway.tls", old.tls != new.tls),
-        ("gateway.state_dir", old.state_dir != new.state_dir),
-        ("gateway.limits.held", old.limits.held_bytes != new.limits.held_bytes),
-        ("gateway.limits.connections", old.limits.connections != new.limits.connections),
-    ];
-    settings.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
 /// A path parameter that must name a backend of the fleet.

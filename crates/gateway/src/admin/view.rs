@@ -39,6 +39,7 @@ pub(super) async fn state(Shared(admin): Shared<Admin>) -> Json<Value> {
     });
     view["draining"] = json!(live.is_draining());
     view["overlays"] = json!(live.overlays.list());
+    view["reload_refused"] = json!(admin.reloader.refused());
     view["overlays_survive_restart"] = json!(live.overlays.is_durable());
     Json(view)
 }

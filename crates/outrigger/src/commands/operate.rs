@@ -196,6 +196,9 @@ fn table(state: &Value) -> String {
     use std::fmt::Write as _;
     let mut out =
         format!("fleet {}{}\n\n", text(&state["fleet"]), if state["draining"] == true { ", draining" } else { "" });
+    if let Some(why) = state["reload_refused"].as_str() {
+        writeln!(out, "the fleet file was refused, and the fleet above stays in force:\n{}\n", why.trim_end()).ok();
+    }
     writeln!(
         out,
         "{:<20} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",

@@ -36,6 +36,9 @@ pub(super) struct Args {
     /// Where metrics and the admin API are.
     #[arg(long)]
     admin: Option<SocketAddr>,
+    /// Read the fleet file and the files that it names again only by `outrigger reload`, and not when they change.
+    #[arg(long)]
+    no_watch: bool,
     /// Append every decision here, with all that it read, so that `outrigger replay` can make it again.
     #[arg(long)]
     decision_log: Option<PathBuf>,
@@ -65,7 +68,7 @@ pub(super) fn run(args: &Args) -> Exit {
 }
 
 async fn serve(args: &Args) -> Result<Exit, Refusal> {
-    let loaded = load(&args.fleet)?;
+    let loaded = load(&args.fleet, colour_on_stderr())?;
     let fleet = loaded.fleet.clone();
     let listen = args.listen.unwrap_or(fleet.gateway.listen);
     let admin_address = args.admin.unwrap_or(fleet.gateway.admin);
@@ -91,6 +94,7 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
         outputs,
         access,
         reload: reload(args.fleet.clone(), listen, admin_address),
+        watched: (!args.no_watch).then(|| args.fleet.clone()),
         seed: seed(),
     };
     let running = outrigger_gateway::start(setup).map_err(|e| (Exit::Environment, format!("error: {e}")))?;
@@ -143,20 +147,20 @@ pub(super) async fn wait_for_signal() -> bool {
 }
 
 /// Reads the fleet file and resolves its secrets; warnings are printed.
-fn load(path: &Path) -> Result<Loaded, Refusal> {
+fn load(path: &Path, in_colour: bool) -> Result<Loaded, Refusal> {
     let loaded = config::load(path).map_err(|error| match error {
         Error::Faulty(faults) => (
             Exit::Usage,
             format!(
                 "{}error: {path} cannot be served; `outrigger check {path}` shows the same",
-                faults.render(colour_on_stderr()),
+                faults.render(in_colour),
                 path = path.display()
             ),
         ),
         Error::Unreadable { .. } => (Exit::Environment, format!("error: {error}")),
     })?;
     if loaded.warnings.count(Severity::Warning) > 0 {
-        eprint!("{}", loaded.warnings.render(colour_on_stderr()));
+        eprint!("{}", loaded.warnings.render(in_colour));
     }
     let secrets = secrets::resolve(&loaded.fleet)
         .map_err(|faults| (Exit::Usage, format!("error: {}", faults.join("\nerror: "))))?;
@@ -165,10 +169,11 @@ fn load(path: &Path) -> Result<Loaded, Refusal> {
 
 /// Reads the file again. The rules of the start hold for every fleet: one that drops its keys must not open a port
 /// that others can reach.
-fn reload(path: PathBuf, listen: SocketAddr, admin: SocketAddr) -> Arc<outrigger_gateway::admin::Reload> {
+fn reload(path: PathBuf, listen: SocketAddr, admin: SocketAddr) -> Arc<outrigger_gateway::reload::Read> {
     let access = Access { token: std::env::var(TOKEN_VARIABLE).ok().filter(|t| !t.is_empty()) };
     Arc::new(move || {
-        let loaded = load(&path).map_err(|(_, message)| message)?;
+        // What is wrong is also shown by the admin API, where colours are noise.
+        let loaded = load(&path, false).map_err(|(_, message)| message)?;
         may_listen(&loaded.fleet, listen, admin, &access).map_err(|(_, message)| message)?;
         Ok(loaded)
     })

@@ -16,6 +16,7 @@ mod http;
 mod http2;
 mod keys;
 mod pki;
+mod reload;
 mod replay;
 mod routing;
 mod scale;

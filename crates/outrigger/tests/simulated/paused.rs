@@ -119,6 +119,7 @@ async fn live(fleet: &str, trace: &[Asked]) -> Figures {
         outputs: Outputs { requests: Some(Box::new(log.clone())), decisions: None },
         access: Access { token: None },
         reload: Arc::new(|| Err("there is no other fleet".to_owned())),
+        watched: None,
         seed: 1,
     };
     let running = outrigger_gateway::start(setup).unwrap();

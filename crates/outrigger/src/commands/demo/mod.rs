@@ -121,6 +121,7 @@ async fn gateway(clouds: &Clouds) -> Result<Running> {
         outputs: Outputs::default(),
         access: Access::default(),
         reload: Arc::new(|| Err("the demo's fleet has no file".to_owned())),
+        watched: None,
         seed: serve::seed(),
     };
     Ok(outrigger_gateway::start(setup)?)
