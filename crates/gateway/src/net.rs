@@ -17,6 +17,8 @@ use tokio::{
     time::Instant,
 };
 
+use crate::dns;
+
 /// A connection in either direction.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -31,7 +33,7 @@ pub trait Connect: Send + Sync + fmt::Debug {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Result<BoxStream, Fault>>;
 
     /// Every address behind a name. The caller bounds the time.
-    fn addresses<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>>;
+    fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>>;
 }
 
 /// Accepts connections from clients.
@@ -49,10 +51,10 @@ const USER_TIMEOUT: Duration = Duration::from_secs(10);
 impl Connect for Tcp {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Result<BoxStream, Fault>> {
         Box::pin(async move {
-            let addresses = tokio::net::lookup_host((host, port)).await.map_err(|_| Fault::Dns)?;
+            let addresses = dns::addresses(host).await?;
             let mut last = Fault::Dns;
             for address in addresses {
-                match TcpStream::connect(address).await {
+                match TcpStream::connect((address, port)).await {
                     Ok(stream) => {
                         prepare(&stream);
                         return Ok(Box::new(stream) as BoxStream);
@@ -64,11 +66,8 @@ impl Connect for Tcp {
         })
     }
 
-    fn addresses<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>> {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((host, port)).await.map_err(|_| Fault::Dns)?;
-            Ok(found.map(|address| address.ip()).collect())
-        })
+    fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>> {
+        Box::pin(async move { dns::addresses(host).await })
     }
 }
 

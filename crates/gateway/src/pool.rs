@@ -282,7 +282,7 @@ impl Pool {
 
     /// Every address behind the pool's host.
     pub async fn addresses(&self) -> Result<Vec<IpAddr>, Fault> {
-        self.connector.addresses(self.target.host(), self.target.port()).await
+        self.connector.addresses(self.target.host()).await
     }
 
     /// Keeps a connection whose answer was read to its end.

@@ -255,7 +255,6 @@ impl Connect for Wires {
     fn addresses<'a>(
         &'a self,
         _host: &'a str,
-        _port: u16,
     ) -> Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, Fault>> + Send + 'a>> {
         Box::pin(async { Err(Fault::Dns) })
     }
