@@ -229,12 +229,13 @@ fn declares_usage(engine: Engine) -> bool {
 
 /// Headers of the client that go on to the backend: all but credentials, hop-by-hop ones and our own.
 fn forwarded_headers(from: &HeaderMap, to: &mut HeaderMap) {
-    const NEVER: [&str; 22] = [
+    const NEVER: [&str; 23] = [
         "authorization",
         "proxy-authorization",
         "proxy-authenticate",
         "x-api-key",
         "api-key",
+        "x-litellm-api-key",
         "cookie",
         "host",
         "connection",

@@ -41,6 +41,8 @@ pub struct Call {
     pub arrived: Instant,
     /// The model's name as the client knows it.
     pub public_name: String,
+    /// What the answer calls the model, where that is another of its names.
+    pub answers_as: Option<String>,
     pub reveal: Reveal,
     pub attempts: Vec<Made>,
 }
@@ -202,7 +204,7 @@ pub fn plan<'a>(live: &'a Live, call: &'a Call, source: &'a Source, body: &'a By
         head: &call.head,
         body,
         headers: &call.headers,
-        public_name: (!source.attempt.substitute).then_some(call.public_name.as_str()),
+        public_name: (!source.attempt.substitute).then(|| call.answers_as.as_deref().unwrap_or(&call.public_name)),
         clock: live.clock,
         events: &live.events,
     }

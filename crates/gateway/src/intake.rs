@@ -23,7 +23,7 @@ use tokio::{
 use crate::reply::Failure;
 
 /// Deepest nesting of a request's JSON.
-const MAX_DEPTH: usize = 128;
+pub const MAX_DEPTH: usize = 128;
 
 /// A body and its share of the budget, released together.
 #[derive(Debug)]

@@ -4,7 +4,8 @@
 //! reads it, the core admits it, [`dispatch`] decides and tries until an [`attempt`] commits, [`relay`] passes the answer
 //! on, and [`account`] writes it down. Beside that way stand [`live`] (the decision core behind its lock), [`probe`],
 //! [`scrape`], [`overlays`], [`reload`], [`events`] (every log line and metric), [`pool_cost`], [`scale`] (pools that follow the
-//! load), [`upstream`], [`pool`], [`tls`] and [`net`] (connections), [`reply`] (errors), [`models`] and [`admin`].
+//! load), [`upstream`], [`pool`], [`tls`] and [`net`] (connections), [`reply`] (errors), [`models`], [`litellm`] (clients of
+//! another proxy) and [`admin`].
 
 pub mod account;
 pub mod admin;
@@ -17,6 +18,7 @@ pub mod dispatch;
 mod dns;
 pub mod events;
 pub mod intake;
+pub mod litellm;
 pub mod live;
 pub mod models;
 pub mod net;
@@ -40,6 +42,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use self::{
     admin::Access,
     events::{Events, Outputs},
+    litellm::Dialect,
     live::{Live, Loaded},
     net::{Accept, Clock, Connect},
     overlays::Overlays,
@@ -59,6 +62,7 @@ pub struct Setup {
     pub reload: Arc<reload::Read>,
     /// The fleet file, if it and the files that it names are to be read again when they change.
     pub watched: Option<PathBuf>,
+    pub dialect: Dialect,
     pub seed: u64,
 }
 
@@ -89,7 +93,9 @@ pub fn start(setup: Setup) -> io::Result<Running> {
     let events = Events::start(setup.outputs)?;
     events.metrics().starts_with();
     let live = Live::new(&setup.loaded, Clock::start(), setup.connector, events, overlays, setup.seed);
-    let live = Arc::new(live.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?);
+    let mut live = live.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+    live.dialect = setup.dialect;
+    let live = Arc::new(live);
     let memory = scale::Memory::in_folder(gateway.state_dir.as_deref());
     if let Some(memory) = &memory {
         let pools = memory.read()?;

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, Semaphore};
 use crate::{
     auth::KeyRing,
     events::{DecisionLine, Events, FleetLine},
+    litellm::Dialect,
     net::{Clock, Connect},
     overlays::Overlays,
     pool_cost::{Bill, PoolCosts},
@@ -112,6 +113,7 @@ pub struct Live {
     pub clock: Clock,
     pub events: Events,
     pub overlays: Overlays,
+    pub dialect: Dialect,
     /// Bytes of bodies that may still be held.
     pub held: Arc<Semaphore>,
     /// Requests whose line is not in the log yet.
@@ -142,6 +144,7 @@ impl Live {
             clock,
             events,
             overlays,
+            dialect: Dialect::default(),
             held: Arc::new(Semaphore::new(held)),
             open_calls: AtomicU64::new(0),
             core: Mutex::new(Core {

@@ -275,7 +275,6 @@ mod tests {
         fn addresses<'a>(
             &'a self,
             _: &'a str,
-            _: u16,
         ) -> Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, Fault>> + Send + 'a>> {
             Box::pin(async { Ok(self.0.iter().map(|(ip, _)| *ip).collect()) })
         }

@@ -35,6 +35,7 @@ use crate::{
     connection::{self, End as ConnectionEnd},
     dispatch::{self, Call, Dispatched, Source},
     intake,
+    litellm::{self, Translated},
     live::{Live, Snapshot, Ticket},
     models,
     net::Accept,
@@ -80,13 +81,16 @@ pub async fn run(
 
 pub(crate) async fn answer(
     live: Arc<Live>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
     peer: IpAddr,
     stop: watch::Receiver<bool>,
 ) -> Response<Answer> {
     let arrived = Instant::now();
     let version = request.version();
     let request_id = request_id();
+    if live.dialect == litellm::Dialect::LiteLlm {
+        litellm::translate(&mut request);
+    }
     let path = request.uri().path();
     match (request.method(), path) {
         (&Method::GET | &Method::HEAD, "/healthz") => return text(StatusCode::OK, "ok\n"),
@@ -116,7 +120,8 @@ pub(crate) async fn answer(
         None => Err(no_such_path(path)),
     };
     match result {
-        Ok(call) => in_its_own_task(live, call, stop, &request_id, reveal).await,
+        Ok(Accepted::Call(call)) => in_its_own_task(live, *call, stop, &request_id, reveal).await,
+        Ok(Accepted::Answered(response)) => response,
         Err(failure) => {
             live.events.metrics().turned_away("", failure.status.as_u16(), Outcome::Rejected);
             with_close(failure.in_dialect(dialect).to_response(&request_id, reveal), version)
@@ -132,6 +137,13 @@ fn identify(snapshot: &Snapshot, headers: &HeaderMap) -> Result<(Option<KeyId>, 
     Ok((key, reveal))
 }
 
+/// What a request that may be served becomes.
+enum Accepted {
+    Call(Box<Call>),
+    /// It brought its own answer.
+    Answered(Response<Answer>),
+}
+
 /// Reads the request and turns it into a call.
 #[expect(clippy::too_many_arguments, reason = "what is known of a request before it has been read")]
 async fn accept(
@@ -144,15 +156,20 @@ async fn accept(
     reveal: Reveal,
     request_id: &str,
     arrived: Instant,
-) -> Result<Call, Failure> {
+) -> Result<Accepted, Failure> {
     let fleet = &snapshot.fleet;
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let client = client_address::of(peer, &parts.headers, &fleet.gateway.trusted_proxies);
     refuse_ambiguous_length(&parts.headers)?;
     let at = live.clock.now();
-    let held = intake::read(&parts.headers, body, &fleet.gateway.limits, &live.held).await?;
+    let mut held = intake::read(&parts.headers, body, &fleet.gateway.limits, &live.held).await?;
+    let translated = parts.extensions.remove::<Translated>();
+    let mock = translated.as_ref().and_then(|t| litellm::translate_body(t, &mut parts.headers, &mut held));
     let (head, model) = intake::parse(endpoint, &parts.headers, &held.bytes, fleet, key)?;
     intake::refuse_reference(&head, model, fleet)?;
+    if let Some(text) = mock {
+        return Ok(Accepted::Answered(litellm::mocked(endpoint, &head.model, head.stream, &text, request_id)));
+    }
     let mut facts = Facts {
         api: intake::api(endpoint),
         stream: head.stream,
@@ -168,9 +185,10 @@ async fn accept(
     }
     let ticket = Ticket { request_id: request_id.to_owned(), fleet: fleet.clone(), facts, history: History::default() };
     let public_name = fleet.model(model).name.clone();
-    Ok(Call {
+    Ok(Accepted::Call(Box::new(Call {
         ticket,
         client,
+        answers_as: translated.is_some().then(|| head.model.clone()),
         head,
         headers: parts.headers,
         body: Some(held),
@@ -178,7 +196,7 @@ async fn accept(
         public_name,
         reveal,
         attempts: Vec::new(),
-    })
+    })))
 }
 
 /// Two lengths are how one request is smuggled inside another: refused, not interpreted.

@@ -3,6 +3,7 @@
 
 mod config;
 mod gateway;
+mod import;
 mod reliability;
 mod simulate;
 mod simulated;

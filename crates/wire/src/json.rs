@@ -165,6 +165,20 @@ pub(crate) fn splice_string(document: &[u8], span: &Range<usize>, text: &str) ->
     out
 }
 
+/// Applies replacements that are in order and do not overlap.
+pub(crate) fn spliced(document: &[u8], splices: &[(Range<usize>, impl AsRef<[u8]>)]) -> Vec<u8> {
+    let added: usize = splices.iter().map(|(_, text)| text.as_ref().len()).sum();
+    let mut out = Vec::with_capacity(document.len() + added);
+    let mut from = 0;
+    for (span, text) in splices {
+        out.extend_from_slice(&document[from..span.start]);
+        out.extend_from_slice(text.as_ref());
+        from = span.end;
+    }
+    out.extend_from_slice(&document[from..]);
+    out
+}
+
 /// Appends `text` as a JSON string.
 pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("writing a string into memory cannot fail");

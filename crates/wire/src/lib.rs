@@ -11,6 +11,7 @@
 pub mod endpoint;
 pub mod error;
 pub mod json;
+pub mod litellm;
 pub mod metrics;
 pub mod multipart;
 pub mod request;

@@ -181,30 +181,16 @@ impl RequestHead {
             Form::Json => json::push_string(&mut quoted, model),
             Form::Multipart => quoted.extend_from_slice(model.as_bytes()),
         }
-        let mut splices: Vec<(&Range<usize>, &[u8])> = Vec::with_capacity(2);
+        let mut splices: Vec<(Range<usize>, &[u8])> = Vec::with_capacity(2);
         if rename {
-            splices.push((&self.model_span, &quoted));
+            splices.push((self.model_span.clone(), &quoted));
         }
         if let Some(usage) = usage {
-            splices.push((&usage.span, usage.text.as_bytes()));
+            splices.push((usage.span.clone(), usage.text.as_bytes()));
         }
         splices.sort_unstable_by_key(|(span, _)| span.start);
-        spliced(body, &splices).into()
+        json::spliced(body, &splices).into()
     }
-}
-
-/// Applies replacements that are in order and do not overlap.
-fn spliced(body: &[u8], splices: &[(&Range<usize>, &[u8])]) -> Vec<u8> {
-    let added: usize = splices.iter().map(|(_, text)| text.len()).sum();
-    let mut out = Vec::with_capacity(body.len() + added);
-    let mut from = 0;
-    for (span, text) in splices {
-        out.extend_from_slice(&body[from..span.start]);
-        out.extend_from_slice(text);
-        from = span.end;
-    }
-    out.extend_from_slice(&body[from..]);
-    out
 }
 
 /// Whether a streaming client asked for the usage chunk, and if not, what to change so that it comes.

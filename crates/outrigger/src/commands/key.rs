@@ -1,6 +1,10 @@
-//! `outrigger key new NAME`: a key for a client, printed once, and what to put into the fleet file.
+//! `outrigger key`: a new key for a client, printed once, with what to put into the fleet file; and the hash of one that
+//! exists already.
 
-use std::fmt::Write as _;
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal as _, Read as _},
+};
 
 use sha2::{Digest, Sha256};
 
@@ -23,10 +27,39 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Print the hash of the key on standard input, for a `file:` of the fleet file.
+    Hash,
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    let What::New { name, json } = &args.what;
+    match &args.what {
+        What::New { name, json } => new(name, *json),
+        What::Hash => hash(),
+    }
+}
+
+/// A longer one is not a key but a file given by mistake.
+const LONGEST: u64 = 4_096;
+
+/// The key comes by standard input, since arguments can be seen by everybody on the machine.
+fn hash() -> Exit {
+    if std::io::stdin().is_terminal() {
+        eprintln!("type the key, then Enter and Ctrl-D");
+    }
+    let mut key = String::new();
+    if let Err(e) = std::io::stdin().take(LONGEST + 1).read_to_string(&mut key) {
+        eprintln!("error: cannot read the key: {e}; give it on standard input");
+        return Exit::Environment;
+    }
+    let key = key.trim();
+    if key.is_empty() || key.len() as u64 > LONGEST {
+        eprintln!("error: there is no key on standard input; try `printf %s \"$KEY\" | outrigger key hash`");
+        return Exit::Usage;
+    }
+    write_out(&format!("{}\n", hex(&Sha256::digest(key.as_bytes()))))
+}
+
+fn new(name: &str, json: bool) -> Exit {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
     if name.is_empty() || name.len() > 63 || !name.chars().all(fits) {
         eprintln!("error: a key's name has 1 to 63 of a-z, 0-9, `.`, `_` and `-`, not {name:?}");
@@ -39,7 +72,7 @@ pub(super) fn run(args: &Args) -> Exit {
     }
     let key = format!("sk-or-{}", hex(&bits));
     let hash = hex(&Sha256::digest(key.as_bytes()));
-    if *json {
+    if json {
         return write_out(&format!("{}\n", serde_json::json!({ "name": name, "key": key, "sha256": hash })));
     }
     eprintln!("The key is shown once; give it to the client. The lines with the hash go into the fleet file.");

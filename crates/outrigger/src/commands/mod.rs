@@ -8,6 +8,7 @@ mod client;
 mod demo;
 mod explain;
 mod fake;
+mod import;
 mod input;
 mod key;
 mod model;
@@ -48,6 +49,7 @@ enum Command {
     Weight(operate::Weight),
     Reload(operate::Reload),
     Key(key::Args),
+    Import(import::Args),
     Schema(schema::Args),
     Fake(fake::Args),
 }
@@ -83,6 +85,7 @@ pub fn main() -> ExitCode {
         Command::Weight(args) => operate::weight(&args),
         Command::Reload(args) => operate::reload(&args),
         Command::Key(args) => key::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Fake(args) => fake::run(&args),
     };

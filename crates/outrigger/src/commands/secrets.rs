@@ -5,10 +5,18 @@ use std::path::Path;
 use outrigger_core::fleet::{Backend, Certificate, Fleet, HeaderText, KeyHash, SecretRef};
 use outrigger_gateway::{live::Secrets, tls::backend::Pem, upstream::Credentials};
 
+/// Gives the value of an environment variable.
+type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// Looks every secret up, and names all that are not there.
 pub(super) fn resolve(fleet: &Fleet) -> Result<Secrets, Vec<String>> {
+    resolve_with(fleet, &|name| std::env::var(name).ok())
+}
+
+/// The same with other variables than the environment's.
+pub(super) fn resolve_with(fleet: &Fleet, variable: Variable<'_>) -> Result<Secrets, Vec<String>> {
     let mut faults = Vec::new();
-    let backends = fleet.backends.iter().map(|backend| credentials(fleet, backend, &mut faults)).collect();
+    let backends = fleet.backends.iter().map(|backend| credentials(fleet, backend, variable, &mut faults)).collect();
     let key_hashes =
         fleet.keys.iter().map(|key| key.sha256.iter().flat_map(|hash| hashes(hash, &mut faults)).collect()).collect();
     if faults.is_empty() {
@@ -20,14 +28,14 @@ pub(super) fn resolve(fleet: &Fleet) -> Result<Secrets, Vec<String>> {
 }
 
 /// What a backend is reached with. A fault leaves a gap, since nothing is served then.
-fn credentials(fleet: &Fleet, backend: &Backend, faults: &mut Vec<String>) -> Credentials {
+fn credentials(fleet: &Fleet, backend: &Backend, variable: Variable<'_>, faults: &mut Vec<String>) -> Credentials {
     let api_key = backend.api_key.as_ref().or(fleet.cloud(backend.cloud).api_key.as_ref());
-    let api_key = api_key.and_then(|reference| keep(secret(reference), faults));
+    let api_key = api_key.and_then(|reference| keep(secret(reference, variable), faults));
     let ca = backend.reach.ca.as_ref().and_then(|path| keep(bytes(path), faults));
     let client_cert = backend.reach.client_cert.as_ref().and_then(|files| pair(files, faults));
     let header = |text: &HeaderText| match text {
         HeaderText::Plain(text) => text.clone(),
-        HeaderText::Secret(reference) => keep(secret(reference), faults).unwrap_or_default(),
+        HeaderText::Secret(reference) => keep(secret(reference, variable), faults).unwrap_or_default(),
     };
     let headers = backend.reach.headers.iter().map(|(_, text)| text).map(header).collect();
     Credentials { api_key, pem: Pem { ca, client_cert }, headers }
@@ -46,10 +54,10 @@ fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("cannot read {}: {e}; put the file where `serve` runs", path.display()))
 }
 
-fn secret(reference: &SecretRef) -> Result<String, String> {
+fn secret(reference: &SecretRef, variable: Variable<'_>) -> Result<String, String> {
     match reference {
         SecretRef::Env(name) => {
-            std::env::var(name).map_err(|_| format!("the variable {name} is not set; set it where `serve` runs"))
+            variable(name).ok_or_else(|| format!("the variable {name} is not set; set it where `serve` runs"))
         }
         SecretRef::File(path) => match std::fs::read_to_string(path) {
             Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),

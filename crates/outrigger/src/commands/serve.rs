@@ -14,22 +14,22 @@ use std::{
 
 use outrigger_core::fleet::Fleet;
 use outrigger_gateway::{
-    Running, Setup, admin::Access, events::Outputs, live::Loaded, net::Tcp, tls::listener::Listener,
+    Running, Setup, admin::Access, events::Outputs, litellm::Dialect, live::Loaded, net::Tcp, tls::listener::Listener,
 };
+use outrigger_import::{Variables, Verdict};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr, secrets};
+use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr, import, secrets};
 use crate::config::{self, Error, Severity};
 
 /// Serve a fleet as one endpoint.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The fleet file.
-    #[arg(long)]
-    fleet: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// Where clients connect; port 0 takes a free one.
     #[arg(long)]
     listen: Option<SocketAddr>,
@@ -42,6 +42,29 @@ pub(super) struct Args {
     /// Append every decision here, with all that it read, so that `outrigger replay` can make it again.
     #[arg(long)]
     decision_log: Option<PathBuf>,
+}
+
+/// What is served.
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The fleet file.
+    #[arg(long)]
+    fleet: Option<PathBuf>,
+    /// The configuration of LiteLLM's proxy in its place; requests may then also be written as LiteLLM takes them.
+    #[arg(long)]
+    litellm_config: Option<PathBuf>,
+}
+
+impl Source {
+    fn dialect(&self) -> Dialect {
+        if self.litellm_config.is_some() { Dialect::LiteLlm } else { Dialect::OpenAi }
+    }
+
+    /// The one file of the two.
+    fn file(&self) -> &Path {
+        self.litellm_config.as_deref().or(self.fleet.as_deref()).unwrap_or(Path::new("fleet.yaml"))
+    }
 }
 
 /// How long /readyz says no before the port closes, when an orchestrator ends the gateway.
@@ -68,7 +91,7 @@ pub(super) fn run(args: &Args) -> Exit {
 }
 
 async fn serve(args: &Args) -> Result<Exit, Refusal> {
-    let loaded = load(&args.fleet, colour_on_stderr())?;
+    let loaded = load(&args.source, colour_on_stderr())?;
     let fleet = loaded.fleet.clone();
     let listen = args.listen.unwrap_or(fleet.gateway.listen);
     let admin_address = args.admin.unwrap_or(fleet.gateway.admin);
@@ -93,8 +116,9 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
         connector: Arc::new(Tcp),
         outputs,
         access,
-        reload: reload(args.fleet.clone(), listen, admin_address),
-        watched: (!args.no_watch).then(|| args.fleet.clone()),
+        reload: reload(args.source.clone(), listen, admin_address),
+        watched: (!args.no_watch).then(|| args.source.file().to_owned()),
+        dialect: args.source.dialect(),
         seed: seed(),
     };
     let running = outrigger_gateway::start(setup).map_err(|e| (Exit::Environment, format!("error: {e}")))?;
@@ -146,9 +170,42 @@ pub(super) async fn wait_for_signal() -> bool {
     }
 }
 
-/// Reads the fleet file and resolves its secrets; warnings are printed.
-fn load(path: &Path, in_colour: bool) -> Result<Loaded, Refusal> {
-    let loaded = config::load(path).map_err(|error| match error {
+/// Reads what is served and resolves its secrets; warnings are printed.
+fn load(source: &Source, in_colour: bool) -> Result<Loaded, Refusal> {
+    let (loaded, variables) = match &source.litellm_config {
+        Some(config) => imported(config)?,
+        None => (read(source.file(), in_colour)?, Variables::default()),
+    };
+    if loaded.warnings.count(Severity::Warning) > 0 {
+        eprint!("{}", loaded.warnings.render(in_colour));
+    }
+    let variable = |name: &str| variables.get(name).or_else(|| std::env::var(name).ok());
+    let secrets = secrets::resolve_with(&loaded.fleet, &variable)
+        .map_err(|faults| (Exit::Usage, format!("error: {}", faults.join("\nerror: "))))?;
+    Ok(Loaded { fleet: Arc::new(loaded.fleet), secrets })
+}
+
+/// The configuration of LiteLLM's proxy as a fleet, with the variables that it sets itself. What could not be carried
+/// over is said on standard error.
+fn imported(path: &Path) -> Result<(config::Loaded, Variables), Refusal> {
+    let imported =
+        import::read(path, None, None, true).map_err(|(exit, message)| (exit, format!("error: {message}")))?;
+    eprint!("{}", imported.report.render());
+    let Some(text) = imported.fleet else {
+        let message = format!("error: no model of {} can be served; mend what is refused", path.display());
+        return Err((Exit::Usage, message));
+    };
+    let loaded = config::load_str(&text, Path::new("."))
+        .map_err(|faults| (Exit::Usage, format!("{faults}error: the imported fleet has faults; please report this")))?;
+    if imported.report.has(Verdict::Refused) {
+        eprintln!("serving without what is refused; `outrigger import litellm` writes the fleet that is served");
+    }
+    Ok((loaded, imported.secrets))
+}
+
+/// Reads the fleet file.
+fn read(path: &Path, in_colour: bool) -> Result<config::Loaded, Refusal> {
+    config::load(path).map_err(|error| match error {
         Error::Faulty(faults) => (
             Exit::Usage,
             format!(
@@ -158,22 +215,16 @@ fn load(path: &Path, in_colour: bool) -> Result<Loaded, Refusal> {
             ),
         ),
         Error::Unreadable { .. } => (Exit::Environment, format!("error: {error}")),
-    })?;
-    if loaded.warnings.count(Severity::Warning) > 0 {
-        eprint!("{}", loaded.warnings.render(in_colour));
-    }
-    let secrets = secrets::resolve(&loaded.fleet)
-        .map_err(|faults| (Exit::Usage, format!("error: {}", faults.join("\nerror: "))))?;
-    Ok(Loaded { fleet: Arc::new(loaded.fleet), secrets })
+    })
 }
 
 /// Reads the file again. The rules of the start hold for every fleet: one that drops its keys must not open a port
 /// that others can reach.
-fn reload(path: PathBuf, listen: SocketAddr, admin: SocketAddr) -> Arc<outrigger_gateway::reload::Read> {
+fn reload(source: Source, listen: SocketAddr, admin: SocketAddr) -> Arc<outrigger_gateway::reload::Read> {
     let access = Access { token: std::env::var(TOKEN_VARIABLE).ok().filter(|t| !t.is_empty()) };
     Arc::new(move || {
         // What is wrong is also shown by the admin API, where colours are noise.
-        let loaded = load(&path, false).map_err(|(_, message)| message)?;
+        let loaded = load(&source, false).map_err(|(_, message)| message)?;
         may_listen(&loaded.fleet, listen, admin, &access).map_err(|(_, message)| message)?;
         Ok(loaded)
     })

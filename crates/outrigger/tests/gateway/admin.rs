@@ -150,8 +150,10 @@ fn what_would_be_chosen_in_the_state_of_a_running_gateway() {
 fn the_admin_listener_wants_its_token() {
     let engines = Engines::instant(2);
     let text = fleet(&engines, "");
-    let gateway =
-        Gateway::start_with("token", &Start { fleet: &text, env: &[("OUTRIGGER_ADMIN_TOKEN", "t0ken")], args: &[] });
+    let gateway = Gateway::start_with(
+        "token",
+        &Start { fleet: &text, env: &[("OUTRIGGER_ADMIN_TOKEN", "t0ken")], ..Start::default() },
+    );
     for path in ["/metrics", "/api/v1/state", "/api/v1/decisions/x", "/api/v1/overlays", "/nothing"] {
         assert_eq!(gateway.admin_get(path).status, 401, "{path}");
         assert_eq!(Request::get(path).key("t0ke").send(gateway.admin).status, 401, "{path}");

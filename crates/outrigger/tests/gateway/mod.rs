@@ -15,6 +15,7 @@ mod frames;
 mod http;
 mod http2;
 mod keys;
+mod litellm;
 mod pki;
 mod reload;
 mod replay;
@@ -62,6 +63,8 @@ struct Start<'a> {
     fleet: &'a str,
     env: &'a [(&'a str, &'a str)],
     args: &'a [&'a str],
+    /// `fleet` is a configuration of LiteLLM's proxy.
+    litellm: bool,
 }
 
 impl Gateway {
@@ -75,7 +78,8 @@ impl Gateway {
         let file = folder.join("fleet.yaml");
         fs::write(&file, start.fleet).expect("the fleet file");
         let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--fleet"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .arg(if start.litellm { "--litellm-config" } else { "--fleet" })
             .arg(&file)
             .args(start.args)
             .env_remove("OUTRIGGER_ADMIN_TOKEN")

@@ -67,6 +67,7 @@ fn secrets_come_out_nowhere() {
         fleet: &fleet,
         env: &[("BACKEND_KEY", BACKEND), ("OUTRIGGER_ADMIN_TOKEN", ADMIN)],
         args: &["--decision-log", decisions.to_str().unwrap()],
+        ..Start::default()
     };
     let gateway = Gateway::start_with("secrets", &start);
     let mut ids = Vec::new();

@@ -19,6 +19,7 @@ use outrigger_gateway::{
     Setup,
     admin::Access,
     events::Outputs,
+    litellm::Dialect,
     live::{Loaded, Secrets},
     net::{Accept, BoxStream},
 };
@@ -120,6 +121,7 @@ async fn live(fleet: &str, trace: &[Asked]) -> Figures {
         access: Access { token: None },
         reload: Arc::new(|| Err("there is no other fleet".to_owned())),
         watched: None,
+        dialect: Dialect::default(),
         seed: 1,
     };
     let running = outrigger_gateway::start(setup).unwrap();

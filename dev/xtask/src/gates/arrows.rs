@@ -13,7 +13,7 @@ use crate::tree::{Tree, output};
 const LAYERS: &[&[&str]] = &[
     &["outrigger-core"],
     &["outrigger-wire", "outrigger-store"],
-    &["outrigger-gateway", "outrigger-weights", "outrigger-plan"],
+    &["outrigger-gateway", "outrigger-weights", "outrigger-plan", "outrigger-import"],
     &["outrigger"],
 ];
 
@@ -24,7 +24,7 @@ const APART: &[&str] = &["outrigger-fakes", "xtask"];
 /// compares them stands above both.
 const WITHOUT_FAKES: &str = "outrigger-plan";
 
-const PURE: &[&str] = &["outrigger-core", "outrigger-wire", "outrigger-plan"];
+const PURE: &[&str] = &["outrigger-core", "outrigger-wire", "outrigger-plan", "outrigger-import"];
 
 /// What brings I/O, a clock or randomness with it.
 const IMPURE: &[&str] = &["tokio", "hyper", "axum", "sqlx", "reqwest", "mio", "getrandom"];

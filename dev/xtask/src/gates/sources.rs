@@ -72,7 +72,9 @@ pub(crate) fn size(tree: &Tree) -> Vec<String> {
 pub(crate) fn bans(tree: &Tree) -> Vec<String> {
     let first = "crates/core/clippy.toml";
     let Some(bans) = tree.text(first) else { return vec![format!("{first} is missing: restore it")] };
-    let pure = ["crates/wire", "crates/plan"].into_iter().filter(|krate| tree.has(&format!("{krate}/Cargo.toml")));
+    let pure = ["crates/wire", "crates/plan", "crates/import"]
+        .into_iter()
+        .filter(|krate| tree.has(&format!("{krate}/Cargo.toml")));
     let differs =
         pure.map(|krate| format!("{krate}/clippy.toml")).filter(|path| tree.text(path).as_ref() != Some(&bans));
     differs.map(|path| format!("{path} differs from {first}: change both alike (cp {first} {path})")).collect()

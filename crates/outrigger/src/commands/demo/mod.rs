@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use outrigger_fakes::load::{Load, LoadOptions, Snapshot};
-use outrigger_gateway::{Running, Setup, admin::Access, events::Outputs, live::Loaded, net::Tcp};
+use outrigger_gateway::{Running, Setup, admin::Access, events::Outputs, litellm::Dialect, live::Loaded, net::Tcp};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -122,6 +122,7 @@ async fn gateway(clouds: &Clouds) -> Result<Running> {
         access: Access::default(),
         reload: Arc::new(|| Err("the demo's fleet has no file".to_owned())),
         watched: None,
+        dialect: Dialect::default(),
         seed: serve::seed(),
     };
     Ok(outrigger_gateway::start(setup)?)
