@@ -183,7 +183,7 @@ mod tests {
             reach: Reach::default(),
             metrics: MetricsMode::None,
             token_price: None,
-            constant_rate: None,
+            engine_model: None,
             apis: ApiSet::default(),
         };
         let clouds = vec![cloud("gpus", Some(0.02)), cloud("dear", Some(0.5)), cloud("unpriced", None)];

@@ -271,7 +271,8 @@ pub struct Backend {
     pub metrics: MetricsMode,
     /// Present on backends that are billed by the token.
     pub token_price: Option<TokenPrice>,
-    pub constant_rate: Option<ConstantRate>,
+    /// `None` where the simulator is to look for the nearest engine that it knows.
+    pub engine_model: Option<EngineModel>,
     /// What it can be asked for.
     pub apis: ApiSet,
 }
@@ -397,11 +398,14 @@ pub struct TokenPrice {
     pub cached_input: NanoUsd,
 }
 
-/// For the simulator: `slots` servers, each generating `tokens_per_second`, first come first served.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ConstantRate {
-    pub slots: u32,
-    pub tokens_per_second: f64,
+/// What the simulator puts in the place of a backend's engines.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EngineModel {
+    /// `slots` servers, each generating `tokens_per_second`, first come first served.
+    ConstantRate { slots: u32, tokens_per_second: f64 },
+    /// What was measured on the engine itself, of which each replica runs `slots` requests at once. The file is
+    /// absolute, or made absolute from the fleet file's folder.
+    Measured { file: PathBuf, slots: u32 },
 }
 
 /// What clients ask for by name.

@@ -304,7 +304,7 @@ mod tests {
             reach: Reach::default(),
             metrics: MetricsMode::Pods,
             token_price: None,
-            constant_rate: None,
+            engine_model: None,
             apis: ApiSet::default(),
         }
     }

@@ -97,7 +97,7 @@ pub(crate) fn backend(name: &str, cloud: CloudId) -> Backend {
         reach: Reach::default(),
         metrics: MetricsMode::None,
         token_price: None,
-        constant_rate: None,
+        engine_model: None,
         apis: ApiSet::default(),
     }
 }

@@ -40,7 +40,7 @@ fn fleet(scale: Option<Scale>) -> Fleet {
         reach: Reach::default(),
         metrics: MetricsMode::None,
         token_price: None,
-        constant_rate: None,
+        engine_model: None,
         apis: ApiSet::default(),
     };
     let cloud = Cloud { name: "c".into(), region: None, api_key: None, spend_limit: None, egress_usd_per_gb: None };

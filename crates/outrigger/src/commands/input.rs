@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use outrigger_plan::perf::{Row, read_rows};
+
 use super::{Exit, colour_on_stderr};
 use crate::config;
 
@@ -33,6 +35,12 @@ impl Failed {
             config::Error::Unreadable { .. } => Self::environment(error.to_string()),
         }
     }
+}
+
+/// A table of measured points.
+pub(super) fn measured_rows(file: &Path) -> Result<Vec<Row>, Failed> {
+    let rows = read_rows(text_of(file)?);
+    rows.map_err(|fault| Failed::usage(format!("{}: {fault}\n  help: {}", file.display(), fault.help)))
 }
 
 /// A file's text, unpacked where it is .gz; `-` is standard input.

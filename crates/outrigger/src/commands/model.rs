@@ -1,11 +1,15 @@
 //! `outrigger model eval`: how well the engine model predicts measurements that it was not fitted to.
 
-use std::{fs::File, io::BufReader, path::PathBuf};
+use std::path::PathBuf;
 
-use outrigger_plan::perf::{Quantiles, Row, evaluate, read_rows};
+use outrigger_plan::perf::{Quantiles, evaluate};
 use serde_json::json;
 
-use super::{Exit, write_out};
+use super::{
+    Exit,
+    input::{Failed, measured_rows},
+    write_out,
+};
 
 /// The model of engine speed that simulations stand on.
 #[derive(Debug, clap::Args)]
@@ -37,15 +41,15 @@ pub(super) fn run(args: &Args) -> Exit {
     let What::Eval(eval) = &args.what;
     match evaluated(eval) {
         Ok(text) => write_out(&text),
-        Err((exit, message)) => {
-            eprintln!("error: {message}");
-            exit
+        Err(failed) => {
+            eprintln!("error: {}", failed.message);
+            failed.exit
         }
     }
 }
 
-fn evaluated(args: &Eval) -> Result<String, (Exit, String)> {
-    let (train, test) = (read(&args.train)?, read(&args.test)?);
+fn evaluated(args: &Eval) -> Result<String, Failed> {
+    let (train, test) = (measured_rows(&args.train)?, measured_rows(&args.test)?);
     let found = evaluate(&train, &test);
     let both = |q: &Quantiles| json!({ "median": q.median, "p90": q.p90 });
     if args.json {
@@ -68,10 +72,4 @@ fn evaluated(args: &Eval) -> Result<String, (Exit, String)> {
         found.rows, found.unpredicted, "relative error", "median", "p90", "interpolation", "p90"
     ) + &row("time per output token", &found.tpot, &found.baseline.tpot)
         + &row("time to first token", &found.ttft, &found.baseline.ttft))
-}
-
-fn read(path: &PathBuf) -> Result<Vec<Row>, (Exit, String)> {
-    let shown = path.display();
-    let file = File::open(path).map_err(|e| (Exit::Environment, format!("cannot read {shown}: {e}")))?;
-    read_rows(BufReader::new(file)).map_err(|fault| (Exit::Usage, format!("{shown}: {fault}\n  help: {}", fault.help)))
 }

@@ -135,6 +135,8 @@ codes! {
     ScaleBudget = "scale_budget",
     /// `scale` on a pool whose GPUs do not come and go.
     ScaleUnused = "scale_unused",
+    /// Both or neither of `constant_rate` and `measured`.
+    EngineModel = "engine_model",
     /// Neither a cloud nor a pool, or two that contradict each other.
     BackendPlace = "backend_place",
     /// A self-hosted engine without `url`.

@@ -273,9 +273,10 @@ pub(crate) struct TokenPrice {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EngineModel {
-    /// First come, first served, at one speed.
-    #[schemars(required)]
+    /// First come, first served, at one speed. Either this or `measured`.
     pub(crate) constant_rate: Option<ConstantRate>,
+    /// As it was measured. Either this or `constant_rate`.
+    pub(crate) measured: Option<OwnMeasurements>,
 }
 
 /// An engine that serves first come, first served, at one speed.
@@ -288,6 +289,18 @@ pub(crate) struct ConstantRate {
     /// Of each slot.
     #[schemars(required)]
     pub(crate) tokens_per_second: Option<f64>,
+}
+
+/// An engine's times to first token and for each one after it, as they were measured.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OwnMeasurements {
+    /// A CSV as for `outrigger model eval`, of this engine only; relative to the fleet file.
+    #[schemars(required)]
+    pub(crate) file: Option<String>,
+    /// Requests that one replica runs at once; the others wait.
+    #[schemars(required, range(min = 1, max = 4096))]
+    pub(crate) slots: Option<u32>,
 }
 
 /// What clients ask for by name.

@@ -151,6 +151,13 @@ const CASES: &[(usize, &str, &[&str])] = &[
     (40, "    sha256: file:a\n  dev:\n    sha256: file:a", &["duplicate_hash@42:13"]),
     // Sums and pairs.
     (22, "    replicas: 3", &["pool_over_allocated@15:11"]),
+    (24, "    engine: vllm\n    engine_model: {}", &["engine_model@25:5"]),
+    (
+        24,
+        "    engine: vllm\n    engine_model: { measured: { file: m.csv, slots: 4 }, constant_rate: { slots: 4, tokens_per_second: 9 } }",
+        &["engine_model@25:21"],
+    ),
+    (24, "    engine: vllm\n    engine_model: { measured: { file: m.csv } }", &["missing_key@25:21"]),
     (15, "    gpus: { max: 12, step: 8 }", &["gpus_step@15:18"]),
     (15, "    gpus: { min: 16, max: 8 }", &["gpus_range@15:18"]),
     (15, "    gpus: { min: 0, max: 4 }", &["pool_over_allocated@15:26"]),

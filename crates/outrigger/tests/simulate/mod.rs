@@ -1,8 +1,9 @@
-//! `outrigger simulate` as people call it: one report that any change of routing changes, queues that theory knows, and
-//! input that is wrong.
+//! `outrigger simulate` as people call it: one report that any change of routing changes, queues that theory knows,
+//! engines that were measured, and input that is wrong.
 
 mod golden;
 mod input;
+mod measured;
 mod queues;
 mod runs;
 

@@ -2,9 +2,11 @@
 //!
 //! The prediction is that of `outrigger simulate`, as anybody gets it. The other side is the whole data plane, and
 //! engines that share no code with the simulator's: [`paused`] has its own behind in-memory connections and a clock that
-//! jumps, for every run of the tests; [`sockets`] has processes and real time, in `./test heavy simulated`.
+//! jumps, for every run of the tests; [`sockets`] has processes and real time, in `./test heavy simulated`; [`llama`] has
+//! real engines, of which the simulator knows what was measured on them, in `./test heavy llama-servers`.
 
 mod client;
+mod llama;
 mod paused;
 mod sockets;
 mod stub;
@@ -172,8 +174,12 @@ impl Folder {
     }
 
     fn write(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
+        let path = self.path(name);
         fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
+        path
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
     }
 }

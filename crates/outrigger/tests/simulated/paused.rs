@@ -146,7 +146,7 @@ async fn play(door: &Door, trace: &[Asked], began: Instant) -> Vec<Seen> {
     for asked in trace.iter().copied() {
         sleep_until(began + asked.at).await;
         let stream = door.open();
-        requests.spawn(async move { client::ask(stream, MODEL, asked, Instant::now()).await });
+        requests.spawn(async move { client::ask(stream, client::chat(MODEL, asked), Instant::now()).await });
     }
     requests.join_all().await
 }

@@ -23,7 +23,7 @@ use tokio::{
 
 use super::{
     Asked, Figures, Folder, Percentiles, azure,
-    client::{self, Seen},
+    client::{self, Post, Seen},
     predicted, table,
 };
 
@@ -95,7 +95,7 @@ async fn live(fleet: &str, trace: &[Asked]) -> Figures {
     let gateway = Process::start(&["serve", "--fleet", fleet, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     // The first probes are answered by then.
     sleep(Duration::from_secs(1)).await;
-    let seen = play(gateway.address("listen"), trace).await;
+    let seen = play(gateway.address("listen"), trace, |asked| client::chat(MODEL, asked)).await;
     // The last lines of the log are on their way.
     sleep(Duration::from_millis(500)).await;
     let log = gateway.said.lock().unwrap().clone();
@@ -104,23 +104,25 @@ async fn live(fleet: &str, trace: &[Asked]) -> Figures {
 }
 
 /// Every request at its time, whatever became of those before.
-async fn play(gateway: SocketAddr, trace: &[Asked]) -> Vec<Seen> {
+pub(super) async fn play(gateway: SocketAddr, trace: &[Asked], request: impl Fn(Asked) -> Post) -> Vec<Seen> {
     let began = Instant::now();
     let mut requests = JoinSet::new();
     for asked in trace.iter().copied() {
         let due = began + asked.at;
         sleep_until(due).await;
-        requests.spawn(async move {
-            let stream = TcpStream::connect(gateway).await.unwrap();
-            stream.set_nodelay(true).unwrap();
-            let stream: BoxStream = Box::new(stream);
-            client::ask(stream, MODEL, asked, due).await
-        });
+        requests.spawn(ask(gateway, request(asked), due));
     }
     requests.join_all().await
 }
 
-fn median(runs: &[Figures]) -> Figures {
+pub(super) async fn ask(server: SocketAddr, request: Post, began: Instant) -> Seen {
+    let stream = TcpStream::connect(server).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let stream: BoxStream = Box::new(stream);
+    client::ask(stream, request, began).await
+}
+
+pub(super) fn median(runs: &[Figures]) -> Figures {
     let of = |figure: &dyn Fn(&Figures) -> f64| {
         let mut all: Vec<f64> = runs.iter().map(figure).collect();
         all.sort_by(f64::total_cmp);
@@ -139,14 +141,14 @@ fn median(runs: &[Figures]) -> Figures {
 
 /// A child that has said it is ready, and the JSON lines that it says afterwards. Dropped, it is killed.
 #[derive(Debug)]
-struct Process {
+pub(super) struct Process {
     child: Child,
     ready: Value,
     said: Arc<Mutex<Vec<Value>>>,
 }
 
 impl Process {
-    fn start(args: &[&str]) -> Self {
+    pub(super) fn start(args: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
             .args(args)
             .stdin(Stdio::null())
@@ -166,7 +168,7 @@ impl Process {
         Self { child, ready: serde_json::from_str(&ready).unwrap(), said }
     }
 
-    fn address(&self, key: &str) -> SocketAddr {
+    pub(super) fn address(&self, key: &str) -> SocketAddr {
         self.ready[key].as_str().and_then(|url| url.strip_prefix("http://")).unwrap().parse().unwrap()
     }
 }

@@ -78,7 +78,7 @@ fn backend(name: &str, given: &Fleet) -> Backend {
             reach: Reach::default(),
             metrics: MetricsMode::default(),
             token_price: None,
-            constant_rate: None,
+            engine_model: None,
             apis: ApiSet::default(),
         },
         |id| given.backend(id).clone(),

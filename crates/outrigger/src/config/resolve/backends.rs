@@ -1,7 +1,7 @@
 //! `backends:` where each runs, how it is reached, what it costs, and whether the pools have the GPUs for them all.
 
 use outrigger_core::{
-    fleet::{Api, ApiSet, Backend, CloudId, ConstantRate, Engine, Pool, PoolId, TimeoutOverrides, TokenPrice},
+    fleet::{Api, ApiSet, Backend, CloudId, Engine, EngineModel, Pool, PoolId, TimeoutOverrides, TokenPrice},
     price::token_price,
 };
 
@@ -95,7 +95,7 @@ fn assemble(
         reach: reach::resolve(context, raw, at),
         metrics: raw.metrics.map(Into::into).unwrap_or_default(),
         token_price: raw.usd_per_million_tokens.as_ref().and_then(|p| price(p, &at.key("usd_per_million_tokens"))),
-        constant_rate: raw.engine_model.as_ref().and_then(|model| constant_rate(model, &at.key("engine_model"))),
+        engine_model: raw.engine_model.as_ref().and_then(|m| engine_model(context, m, &at.key("engine_model"))),
         apis: raw.apis.as_ref().map(apis).unwrap_or_default(),
     }
 }
@@ -165,17 +165,35 @@ fn apis(raw: &raw::List<raw::Api>) -> ApiSet {
     raw.0.iter().flatten().map(|api| Api::from(*api)).collect()
 }
 
-fn constant_rate(raw: &raw::EngineModel, at: &At<'_>) -> Option<ConstantRate> {
+fn engine_model(context: &Context<'_>, raw: &raw::EngineModel, at: &At<'_>) -> Option<EngineModel> {
+    let (constant_rate, measured) = (at.key("constant_rate"), at.key("measured"));
+    match (constant_rate.is_written(), measured.is_written()) {
+        (true, true) => measured.error_at_key(
+            Code::EngineModel,
+            "an engine is simulated either at a constant rate or as it was measured, and this one is both",
+            "keep one of `constant_rate` and `measured`",
+        ),
+        (false, false) => at.error_at_key(
+            Code::EngineModel,
+            "how this engine is simulated is not said",
+            "add `constant_rate:` or `measured:`, or remove `engine_model:` to have the nearest engine known",
+        ),
+        _ => {}
+    }
+    if let Some(raw) = &raw.measured {
+        let (file, slots) = (context.base.join(raw.file.as_ref()?), raw.slots?);
+        return Some(EngineModel::Measured { file, slots });
+    }
     let raw = raw.constant_rate.as_ref()?;
     let (slots, tokens_per_second) = (raw.slots?, raw.tokens_per_second?);
     if tokens_per_second <= 0.0 {
-        at.key("constant_rate").key("tokens_per_second").error(
+        constant_rate.key("tokens_per_second").error(
             Code::OutOfRange,
             "an engine at this speed never answers",
             "write a number above 0",
         );
     }
-    Some(ConstantRate { slots, tokens_per_second })
+    Some(EngineModel::ConstantRate { slots, tokens_per_second })
 }
 
 /// A model's timeouts or a backend's, as far as they are written.
