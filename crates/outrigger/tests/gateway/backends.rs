@@ -44,6 +44,11 @@ fn why(gateway: &Gateway, backend: &str) -> Value {
     found["why"].clone()
 }
 
+/// In TLS 1.3 the refusal comes after the handshake, and the end of the connection may overtake it.
+fn is_turned_away(gateway: &Gateway) -> bool {
+    ["tls", "reset"].iter().any(|word| why(gateway, "far") == *word)
+}
+
 #[test]
 fn a_private_authority_is_believed_where_it_is_named() {
     let engines = Engines::instant(2);
@@ -156,12 +161,12 @@ fn a_backend_that_demands_a_certificate_gets_ours() {
     let gateway =
         Gateway::start("backend-mtls-2", &fleet(&[("far", &url2, "    ca: file:ca.crt\n"), ("near", &plain, "")]));
     answered(&gateway.chat(&hello()), "near");
-    eventually("the state", || why(&gateway, "far") == "tls");
+    eventually("the state", || is_turned_away(&gateway));
     let stranger = "    client_cert: { cert: file:stranger.crt, key: file:stranger.key }\n";
     for (test, more) in [("backend-mtls-none", ""), ("backend-mtls-stranger", stranger)] {
         let gateway = start(test, more);
         answered(&gateway.chat(&hello()), "near");
-        eventually("the state", || why(&gateway, "far") == "tls");
+        eventually("the state", || is_turned_away(&gateway));
     }
     assert_eq!(engines.fakes[0].stats().received, 1);
 }
