@@ -22,7 +22,7 @@ fn every_example_passes_check() {
         names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["active-active", "burst", "hosted-fallback", "neocloud", "single-cloud"]);
+    assert_eq!(names, ["active-active", "burst", "hosted-fallback", "neocloud", "single-cloud", "topology"]);
 }
 
 #[test]

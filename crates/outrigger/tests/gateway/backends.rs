@@ -251,16 +251,17 @@ fn many_requests_share_a_connection_and_none_waits_for_another() {
         scripted("backend-shared", &engines, |_, nth| if nth < 90 { Act::Hang } else { Act::Answer });
     let hanging: Vec<TcpStream> = (0..90).map(|_| send(&gateway, &streamed(hello()))).collect();
     eventually("all have come", || requests(&backend.came()) == 90);
-    for _ in 0..20 {
+    // Few, since a backend that is silent towards ninety is soon asked whether it lives.
+    for _ in 0..5 {
         answered(&gateway.chat(&hello()), "far");
     }
-    assert_eq!(requests(&backend.came()), 110);
+    assert_eq!(requests(&backend.came()), 95);
     let connections = backend.came().iter().filter(|came| came.requests > 0).count();
     assert_eq!(connections, 1, "one connection has room for them: {:?}", backend.came());
     // More than a connection takes go onto the next one.
     let more: Vec<TcpStream> = (0..20).map(|_| send(&gateway, &streamed(hello()))).collect();
-    eventually("those too", || requests(&backend.came()) == 130);
-    assert!(backend.came()[0].requests <= 120, "{:?}", backend.came());
+    eventually("those too", || requests(&backend.came()) >= 115);
+    assert!(backend.came()[0].requests <= 105, "{:?}", backend.came());
     drop((hanging, more));
     eventually("every stream that hung is reset", || {
         backend.came().iter().flat_map(|c| c.resets.clone()).filter(|(_, code)| *code == CANCEL).count() >= 90
