@@ -1,5 +1,6 @@
 """Clients as their makers ship them, unmodified: each call directly to a llama-server and through the gateway, with equal
-outcomes. openai's Python client in its current major version and the one before, and openai's client for Node.
+outcomes. openai's Python client in its current major version and the one before, and openai's client for Node; over plain
+HTTP, and over TLS through a fleet that was imported from LiteLLM.
 
 Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`.
 """
@@ -8,9 +9,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import traceback
 
-from rig import ROOT, Engine, Gateway, stop_all
+from rig import BIN, ROOT, Engine, Gateway, stop_all
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOOLS = os.path.join(ROOT, ".tools")
@@ -31,8 +33,47 @@ def outcomes(command, env, url, key, model):
     return json.loads(done.stdout)
 
 
+def certificate(folder):
+    """An authority of its own and a certificate by it, as files."""
+    def openssl(*args):
+        subprocess.run(["openssl", *args], cwd=folder, check=True, capture_output=True)
+
+    curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=e2e", "-days", "2")
+    openssl("req", *curve, "-keyout", "gateway.key", "-out", "gateway.csr", "-subj", "/CN=gateway")
+    with open(os.path.join(folder, "names"), "w") as out:
+        out.write("subjectAltName=IP:127.0.0.1\n")
+    signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names", "-days", "2"]
+    openssl("x509", "-req", "-in", "gateway.csr", *signed, "-out", "gateway.crt")
+
+
+def imported_over_tls(engine):
+    """What LiteLLM's configuration becomes, with a certificate."""
+    folder, key = tempfile.TemporaryDirectory(prefix="outrigger-e2e-"), "sk-the-master-key-of-the-old-proxy"
+    certificate(folder.name)
+    config = f"""
+model_list:
+  - model_name: pub
+    litellm_params: {{model: openai/tiny, api_base: "{engine.url}", api_key: none}}
+general_settings: {{master_key: os.environ/MASTER_KEY}}
+"""
+    imported = subprocess.run([BIN, "import", "litellm", "-"], input=config, capture_output=True, text=True)
+    assert imported.returncode == 0, imported.stderr
+    hashed = subprocess.run([BIN, "key", "hash"], input=key, capture_output=True, text=True, check=True).stdout
+    with open(os.path.join(folder.name, "master.sha256"), "w") as out:
+        out.write(hashed)
+    os.environ["LITELLM_KEY_PUB"] = "none"
+    apis = "    apis: [chat, completions, embeddings, responses, messages]\n"
+    fleet = imported.stdout.replace("    engine: openai\n", "    engine: llamacpp\n" + apis)
+    tls = "gateway:\n  tls: { cert: file:gateway.crt, key: file:gateway.key }\n"
+    return Gateway.of(fleet.replace("version: 1\n", "version: 1\n" + tls), key, folder)
+
+
 def compare(client, engine, gateway):
     command, env, version = CLIENTS[client]
+    if gateway.url.startswith("https:"):
+        authority = os.path.join(gateway.folder.name, "ca.crt")
+        env = {**env, "SSL_CERT_FILE": authority, "NODE_EXTRA_CA_CERTS": authority}
     direct = outcomes(command, env, engine.url, "none", "tiny")
     through = outcomes(command, env, gateway.url, gateway.key, "pub")
     assert direct["client"].startswith(version), direct["client"]
@@ -47,17 +88,18 @@ def compare(client, engine, gateway):
 def main():
     failed = 0
     engine = Engine("tiny").wait()
-    gateway = Gateway([engine], ["tiny"])
-    for client in CLIENTS:
-        try:
-            print(f"ok   {client}: {compare(client, engine, gateway)} calls with equal outcomes")
-        except Exception:
-            failed += 1
-            print(f"FAIL {client}")
-            traceback.print_exc(file=sys.stdout)
-    code, said = gateway.stop()
-    assert code == 0 and "panicked" not in said, said
-    print(f"{len(CLIENTS) - failed} passed, {failed} failed")
+    gateways = {"plain": Gateway([engine], ["tiny"]), "imported, over TLS": imported_over_tls(engine)}
+    for way, gateway in gateways.items():
+        for client in CLIENTS:
+            try:
+                print(f"ok   {client}, {way}: {compare(client, engine, gateway)} calls with equal outcomes")
+            except Exception:
+                failed += 1
+                print(f"FAIL {client}, {way}")
+                traceback.print_exc(file=sys.stdout)
+        code, said = gateway.stop()
+        assert code == 0 and "panicked" not in said, said
+    print(f"{len(gateways) * len(CLIENTS) - failed} passed, {failed} failed")
     return failed > 0
 
 

@@ -57,17 +57,29 @@ class Engine:
 class Gateway:
     def __init__(self, engines, models):
         """`models`: the model name that the fleet file claims for each engine."""
+        key = json.loads(subprocess.run([BIN, "key", "new", "k", "--json"], capture_output=True, check=True).stdout)
+        text = self.fleet(engines, models) + f"keys:\n  k:\n    sha256: {key['sha256']}\n"
+        self.serve(text, key["key"], tempfile.TemporaryDirectory(prefix="outrigger-e2e-"))
+
+    @classmethod
+    def of(cls, fleet, key, folder):
+        """One of this fleet, which knows this key, with its files in this folder."""
+        gateway = cls.__new__(cls)
+        gateway.serve(fleet, key, folder)
+        return gateway
+
+    @staticmethod
+    def fleet(engines, models):
         backends, names = "", [f"b{i}" for i in range(len(engines))]
         for name, engine, model in zip(names, engines, models):
             backends += f"  {name}:\n    cloud: here\n    engine: llamacpp\n    url: {engine.url}\n    model: {model}\n"
             backends += "    apis: [chat, completions, embeddings, responses, messages]\n"
         split = ", ".join(f"{name}: 1" for name in names)
         text = "version: 1\nclouds:\n  here: {}\nbackends:\n" + backends
-        text += f"models:\n  pub:\n    tiers:\n      - split: {{ {split} }}\n"
-        key = json.loads(subprocess.run([BIN, "key", "new", "k", "--json"], capture_output=True, check=True).stdout)
-        text += f"keys:\n  k:\n    sha256: {key['sha256']}\n"
-        self.key = key["key"]
-        self.folder = tempfile.TemporaryDirectory(prefix="outrigger-e2e-")
+        return text + f"models:\n  pub:\n    tiers:\n      - split: {{ {split} }}\n"
+
+    def serve(self, text, key, folder):
+        self.key, self.folder = key, folder
         fleet = os.path.join(self.folder.name, "fleet.yaml")
         with open(fleet, "w") as out:
             out.write(text)
