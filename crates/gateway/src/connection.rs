@@ -16,7 +16,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -41,6 +41,9 @@ use crate::{body::Answer, live::Live, net::BoxStream, raised, serve, tls};
 
 /// Two seconds of grace between "no new requests" and "this is closed": enough for an answer on its way.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
+
+/// How long a connection that was taken before "no new requests" has for its first bytes.
+const HELLO_GRACE: Duration = Duration::from_millis(500);
 
 /// Requests of one HTTP/2 connection at once.
 const STREAMS: u32 = 128;
@@ -84,7 +87,7 @@ pub(crate) async fn run(
     let limits = live.snapshot().fleet.gateway.limits.clone();
     let opened = tokio::select! {
         opened = timeout(limits.read_timeout, open(tls, stream)) => opened,
-        () = raised(&mut end.drain) => return,
+        () = drained(&mut end) => return,
     };
     match opened {
         Ok(Ok((stream, Version::Http1))) => http1(live, &limits, stream, peer, end).await,
@@ -117,9 +120,11 @@ async fn sniff(mut stream: BoxStream) -> io::Result<(Sniffed, Version)> {
 }
 
 async fn http1(live: &Arc<Live>, limits: &Limits, stream: Sniffed, peer: SocketAddr, mut end: End) {
+    let has_begun = Arc::new(AtomicBool::new(false));
     let service = {
-        let (live, stop) = (live.clone(), end.stop.clone());
+        let (live, stop, has_begun) = (live.clone(), end.stop.clone(), has_begun.clone());
         service_fn(move |request| {
+            has_begun.store(true, Ordering::Relaxed);
             let (live, stop) = (live.clone(), stop.clone());
             async move { Ok::<_, Infallible>(serve::answer(live, request, peer.ip(), stop).await) }
         })
@@ -131,8 +136,13 @@ async fn http1(live: &Arc<Live>, limits: &Limits, stream: Sniffed, peer: SocketA
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
+        biased;
         _ = connection.as_mut() => return,
         () = raised(&mut end.drain) => {}
+    }
+    // hyper closes a connection at once on which no request has begun; one that was just opened still brings its own.
+    if !has_begun.load(Ordering::Relaxed) && timeout(HELLO_GRACE, connection.as_mut()).await.is_ok() {
+        return;
     }
     connection.as_mut().graceful_shutdown();
     tokio::select! {
@@ -178,6 +188,12 @@ async fn http2(live: &Arc<Live>, limits: &Limits, stream: Sniffed, peer: SocketA
         // It does not even answer the goodbye.
         () = activity.idle_for(CLOSE_GRACE) => {}
     }
+}
+
+/// A connection that was taken just before still brings its request.
+async fn drained(end: &mut End) {
+    raised(&mut end.drain).await;
+    sleep(HELLO_GRACE).await;
 }
 
 async fn stopped(end: &mut End) {

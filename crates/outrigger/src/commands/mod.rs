@@ -18,6 +18,7 @@ mod schema;
 mod secrets;
 mod serve;
 mod simulate;
+mod sockets;
 
 use std::{
     io::{IsTerminal, Write},

@@ -22,7 +22,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr, import, secrets};
+use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr, import, secrets, sockets::Sockets};
 use crate::config::{self, Error, Severity};
 
 /// Serve a fleet as one endpoint.
@@ -93,14 +93,15 @@ pub(super) fn run(args: &Args) -> Exit {
 async fn serve(args: &Args) -> Result<Exit, Refusal> {
     let loaded = load(&args.source, colour_on_stderr())?;
     let fleet = loaded.fleet.clone();
-    let listen = args.listen.unwrap_or(fleet.gateway.listen);
-    let admin_address = args.admin.unwrap_or(fleet.gateway.admin);
+    let mut sockets = Sockets::from_env();
+    let data = sockets.place(0, args.listen.unwrap_or(fleet.gateway.listen))?;
+    let admin = sockets.place(1, args.admin.unwrap_or(fleet.gateway.admin))?;
+    let (listen, admin_address) = (data.address(), admin.address());
     let access = Access { token: std::env::var(TOKEN_VARIABLE).ok().filter(|t| !t.is_empty()) };
     may_listen(&fleet, listen, admin_address, &access)?;
     let tls = fleet.gateway.tls.clone().map(Listener::open).transpose();
     let tls = tls.map_err(|why| (Exit::Usage, format!("error: gateway.tls: {why}")))?;
-    let data = bind(listen, "--listen").await?;
-    let admin = bind(admin_address, "--admin").await?;
+    let (data, admin) = (data.listener("--listen").await?, admin.listener("--admin").await?);
     let outputs = Outputs {
         requests: Some(Box::new(std::io::stdout())),
         decisions: args.decision_log.as_deref().map(append).transpose()?,
@@ -244,12 +245,6 @@ fn may_listen(fleet: &Fleet, listen: SocketAddr, admin: SocketAddr, access: &Acc
         return Err((Exit::Usage, message));
     }
     Ok(())
-}
-
-async fn bind(address: SocketAddr, flag: &str) -> Result<TcpListener, Refusal> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|e| (Exit::Environment, format!("error: cannot listen on {address}: {e}; choose another with {flag}")))
 }
 
 fn append(path: &Path) -> Result<Box<dyn std::io::Write + Send>, Refusal> {
