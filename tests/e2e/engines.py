@@ -8,15 +8,13 @@ Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`.
 """
 
 import json
-import sys
 import threading
 import time
-import traceback
 
 import httpx2
 import openai
 
-from rig import Engine, Gateway, stop_all
+from rig import Engine, Gateway, run_all
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 # A random model must not end a stream early, so that every stream has content to lose.
@@ -281,23 +279,4 @@ TESTS = [
 ]
 
 
-def main():
-    failed = 0
-    for test in TESTS:
-        began = time.monotonic()
-        try:
-            test()
-            print(f"ok     {time.monotonic() - began:5.1f} s  {test.__name__}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED {time.monotonic() - began:5.1f} s  {test.__name__}", flush=True)
-            traceback.print_exc(file=sys.stdout)
-    print(f"{len(TESTS) - failed} passed, {failed} failed")
-    return failed != 0
-
-
-try:
-    code = main()
-finally:
-    stop_all()
-sys.exit(code)
+run_all(TESTS)

