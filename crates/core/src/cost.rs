@@ -207,6 +207,7 @@ mod tests {
             backends: vec![backend],
             models: Vec::new(),
             keys: Vec::new(),
+            routes: Vec::new(),
         }
     }
 

@@ -57,6 +57,7 @@ pub struct Fleet {
     pub backends: Vec<Backend>,
     pub models: Vec<Model>,
     pub keys: Vec<Key>,
+    pub routes: Vec<Route>,
 }
 
 impl Fleet {
@@ -83,8 +84,39 @@ impl Fleet {
         self.models.iter().position(found).map(|i| ModelId(i as u16))
     }
 
+    /// The route of a path, of those that the key may use: the one with the longest prefix.
+    pub fn route(&self, path: &str, key: Option<KeyId>) -> Option<&Route> {
+        let key = key.map(|key| &self.keys[key.index()]);
+        let routes = self.routes.iter().filter(|route| key.is_none_or(|key| self.may_take(key, route)));
+        routes.filter(|route| route.has(path)).max_by_key(|route| route.prefix.len())
+    }
+
+    fn may_take(&self, key: &Key, route: &Route) -> bool {
+        let is_listed = match &key.routes {
+            Some(listed) => listed.contains(&route.prefix),
+            // Who was given some models was not given what others keep on a backend.
+            None => key.models.is_none(),
+        };
+        let cloud = self.backend(route.backend).cloud;
+        is_listed && key.allowed_clouds.as_ref().is_none_or(|allowed| allowed.contains(&cloud))
+    }
+
     pub fn backend_by_name(&self, name: &str) -> Option<BackendId> {
         self.backends.iter().position(|b| b.name == name).map(|i| BackendId(i as u16))
+    }
+}
+
+/// Paths that name no model, such as files: all of one prefix belong to the one backend that keeps what they are about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Whole segments of a path, such as `/v1/files`, without a slash at the end.
+    pub prefix: String,
+    pub backend: BackendId,
+}
+
+impl Route {
+    fn has(&self, path: &str) -> bool {
+        path.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -530,6 +562,8 @@ pub struct Key {
     pub sha256: Vec<KeyHash>,
     /// All models when absent.
     pub models: Option<Vec<ModelId>>,
+    /// Prefixes of [`Fleet::routes`]; when absent, all for a key that may ask for all models, and none for another.
+    pub routes: Option<Vec<String>>,
     pub priority: Priority,
     /// Whether a substitute model may answer.
     pub substitute: bool,

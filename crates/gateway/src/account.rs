@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use outrigger_core::record::{AttemptRecord, End, Fault, Outcome, TokensSource, Usage};
+use outrigger_core::{
+    record::{AttemptRecord, End, Fault, Outcome, TokensSource, Usage},
+    units::Nanos,
+};
 
 use crate::{
     dispatch::{Call, Made},
@@ -61,7 +64,7 @@ fn line(call: &Call, ending: Ending, ttft: Option<Duration>, duration: Duration)
     RequestLine {
         event: "request",
         v: 1,
-        ts: timestamp(call),
+        ts: timestamp(call.ticket.facts.arrived),
         request_id: &call.ticket.request_id,
         fleet: last.map_or(&call.ticket.fleet.digest, |made| &made.fleet.digest),
         client: call.client,
@@ -101,12 +104,11 @@ fn attempt_line(made: &Made) -> AttemptLine<'_> {
     }
 }
 
-fn ms(d: Duration) -> f64 {
+pub(crate) fn ms(d: Duration) -> f64 {
     (d.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Arrival, RFC 3339 in UTC.
-fn timestamp(call: &Call) -> String {
-    let nanos = i128::from(call.ticket.facts.arrived.0);
-    jiff::Timestamp::from_nanosecond(nanos).map_or_else(|_| String::new(), |t| format!("{t:.3}"))
+pub(crate) fn timestamp(arrived: Nanos) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(arrived.0)).map_or_else(|_| String::new(), |t| format!("{t:.3}"))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use outrigger_core::{
     fleet::{Backend, Engine, Timeouts},
@@ -27,6 +27,7 @@ use outrigger_wire::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
+    body::Upload,
     events::Events,
     net::Clock,
     pool::{Lease, Lost},
@@ -188,10 +189,10 @@ async fn send_on(plan: &Plan<'_>, mut lease: Lease) -> Result<(Response<Incoming
     Ok((response, lease))
 }
 
-fn request(plan: &Plan<'_>) -> Request<Full<Bytes>> {
+fn request(plan: &Plan<'_>) -> Request<Upload> {
     let ask_usage = declares_usage(plan.backend.engine);
     let body = plan.head.rewrite(plan.body, &plan.backend.model, ask_usage);
-    let mut request = Request::new(Full::new(body));
+    let mut request = Request::new(Upload::from(body));
     *request.method_mut() = Method::POST;
     let path = format!("{}{}", plan.upstream.base_path, plan.head.endpoint.path());
     *request.uri_mut() = path.parse().expect("a base path and an endpoint make a path");
@@ -228,7 +229,7 @@ fn declares_usage(engine: Engine) -> bool {
 }
 
 /// Headers of the client that go on to the backend: all but credentials, hop-by-hop ones and our own.
-fn forwarded_headers(from: &HeaderMap, to: &mut HeaderMap) {
+pub(crate) fn forwarded_headers(from: &HeaderMap, to: &mut HeaderMap) {
     const NEVER: [&str; 23] = [
         "authorization",
         "proxy-authorization",

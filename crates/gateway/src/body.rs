@@ -1,20 +1,128 @@
-//! The body of an answer to a client: whole, or piece by piece from the task that relays it.
+//! The two bodies of a request: the one that goes to a backend, and the one of its answer. Each is either whole, or
+//! comes piece by piece.
 
 use std::{
-    convert::Infallible,
+    fmt,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::mpsc;
+use hyper::body::Incoming;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, Sleep, sleep},
+};
 
+/// A body that does not come to its end; whoever waits for the rest has to be told so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Broken;
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body broke off")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// The body of a request to a backend.
+#[derive(Debug)]
+pub enum Upload {
+    Whole(Option<Bytes>),
+    Passing(Passing),
+}
+
+/// The client's own body, passed on as it comes.
+#[derive(Debug)]
+pub struct Passing {
+    body: Incoming,
+    patience: Duration,
+    silent_until: Pin<Box<Sleep>>,
+    /// Bytes that were passed on.
+    passed: Arc<AtomicU64>,
+    /// Dropped at the end, which is when the backend can begin.
+    _over: Option<oneshot::Sender<()>>,
+}
+
+impl Passing {
+    /// A client that sends nothing for as long as `patience` breaks it off; `over` is dropped at the end.
+    pub fn new(body: Incoming, patience: Duration, passed: Arc<AtomicU64>, over: oneshot::Sender<()>) -> Self {
+        Self { body, patience, silent_until: Box::pin(sleep(patience)), passed, _over: Some(over) }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match &polled {
+            Poll::Pending => return self.silent_until.as_mut().poll(cx).map(|()| Some(Err(Broken))),
+            Poll::Ready(Some(Ok(frame))) => {
+                self.silent_until.as_mut().reset(Instant::now() + self.patience);
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                self.passed.fetch_add(bytes, Ordering::Relaxed);
+            }
+            Poll::Ready(_) => {}
+        }
+        if self.body.is_end_stream() || matches!(polled, Poll::Ready(None)) {
+            self._over = None;
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(|_| Broken)))
+    }
+}
+
+impl From<Bytes> for Upload {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(Some(bytes))
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => whole(bytes),
+            Self::Passing(passing) => passing.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Passing(passing) => passing.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => exactly(bytes.as_ref()),
+            Self::Passing(passing) => passing.body.size_hint(),
+        }
+    }
+}
+
+fn whole(bytes: &mut Option<Bytes>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
+}
+
+fn exactly(bytes: Option<&Bytes>) -> SizeHint {
+    SizeHint::with_exact(bytes.map_or(0, |b| b.len() as u64))
+}
+
+/// The body of an answer to a client.
 #[derive(Debug)]
 pub enum Answer {
     Whole(Option<Bytes>),
     /// Ends when the sender is dropped. When the client hangs up, hyper drops this and the sender sees it closed.
     Pieces(mpsc::Receiver<Bytes>),
+    /// The same for an answer that cannot say itself that it broke off.
+    Opaque(mpsc::Receiver<Result<Bytes, Broken>>),
 }
 
 impl Answer {
@@ -25,26 +133,27 @@ impl Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = Broken;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b)))),
+            Self::Whole(bytes) => whole(bytes),
             Self::Pieces(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|b| Ok(Frame::data(b)))),
+            Self::Opaque(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|b| b.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Pieces(_) => false,
+            Self::Pieces(_) | Self::Opaque(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Self::Pieces(_) => SizeHint::default(),
+            Self::Whole(bytes) => exactly(bytes.as_ref()),
+            Self::Pieces(_) | Self::Opaque(_) => SizeHint::default(),
         }
     }
 }

@@ -140,6 +140,28 @@ pub struct RequestLine<'a> {
     pub attempts: Vec<AttemptLine<'a>>,
 }
 
+/// The line of a request that names no model. Not called a request, since no trace can be made of it.
+#[derive(Debug, Serialize)]
+pub struct RoutedLine<'a> {
+    pub event: &'static str,
+    pub v: u8,
+    pub ts: String,
+    pub request_id: &'a str,
+    pub fleet: &'a str,
+    pub client: IpAddr,
+    pub key_id: Option<&'a str>,
+    pub method: &'a str,
+    pub path: &'a str,
+    pub backend: &'a str,
+    pub status: u16,
+    pub outcome: Outcome,
+    /// What went wrong, if something did.
+    pub reason: Option<&'static str>,
+    pub bytes_out: u64,
+    pub bytes_in: u64,
+    pub duration_ms: f64,
+}
+
 #[derive(Debug, Serialize)]
 pub struct AttemptLine<'a> {
     pub backend: &'a str,
@@ -262,6 +284,12 @@ impl Events {
     }
 
     pub fn request(&self, line: &RequestLine<'_>) {
+        if let Some(lines) = &self.requests {
+            lines.write(line, &self.metrics.lost("request"));
+        }
+    }
+
+    pub fn routed(&self, line: &RoutedLine<'_>) {
         if let Some(lines) = &self.requests {
             lines.write(line, &self.metrics.lost("request"));
         }
@@ -567,6 +595,13 @@ impl Metrics {
             let rest = duration.saturating_sub(ttft).as_secs_f64();
             self.per_token.get_or_create(&served).observe(rest / after_first as f64);
         }
+    }
+
+    /// A request that named no model.
+    pub fn routed(&self, fleet: &Fleet, to: BackendId, code: u16, outcome: Outcome) {
+        let (backend, cloud, region) = names(fleet, to);
+        let served = ServedLabels { backend, cloud, region, model: String::new(), tier: String::new() };
+        self.requests.get_or_create(&RequestLabels::of(&served, code, outcome)).inc();
     }
 
     pub fn attempted(&self, fleet: &Fleet, model: &str, attempt: &AttemptRecord) {

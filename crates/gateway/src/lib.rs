@@ -2,7 +2,7 @@
 //!
 //! Read the files in the order of a request: [`serve`] accepts it on a connection, [`auth`] says whose it is, [`intake`]
 //! reads it, the core admits it, [`dispatch`] decides and tries until an [`attempt`] commits, [`relay`] passes the answer
-//! on, and [`account`] writes it down. Beside that way stand [`live`] (the decision core behind its lock), [`probe`],
+//! on, and [`account`] writes it down. One that names no model takes [`route`] instead. Beside that way stand [`live`] (the decision core behind its lock), [`probe`],
 //! [`scrape`], [`overlays`], [`reload`], [`events`] (every log line and metric), [`pool_cost`], [`scale`] (pools that follow the
 //! load), [`upstream`], [`pool`], [`tls`] and [`net`] (connections), [`reply`] (errors), [`models`], [`litellm`] (clients of
 //! another proxy) and [`admin`].
@@ -29,6 +29,7 @@ pub mod probe;
 pub mod relay;
 pub mod reload;
 pub mod reply;
+mod route;
 pub mod scale;
 pub mod scrape;
 pub mod serve;

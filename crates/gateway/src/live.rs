@@ -248,6 +248,25 @@ impl Live {
         core.state.settle(ticket.facts.key);
     }
 
+    /// Books a request that names no model for its key, which stands there in `fleet`.
+    pub fn admit_key(&self, fleet: &Arc<Fleet>, key: KeyId) -> Result<(), Reject> {
+        let mut core = self.core();
+        let key = Moved { from: fleet, to: core.state.fleet() }.key(key);
+        core.state.admit(key)
+    }
+
+    pub fn settle_key(&self, fleet: &Arc<Fleet>, key: KeyId) {
+        let mut core = self.core();
+        let key = Moved { from: fleet, to: core.state.fleet() }.key(key);
+        core.state.settle(key);
+    }
+
+    pub fn is_drained(&self, fleet: &Arc<Fleet>, backend: BackendId) -> bool {
+        let core = self.core();
+        let backend = Moved { from: fleet, to: core.state.fleet() }.backend(backend);
+        backend.is_some_and(|backend| core.state.backend(backend).drained)
+    }
+
     pub fn left_queue(&self, ticket: &mut Ticket) {
         let mut core = self.core();
         let core = &mut *core;

@@ -21,12 +21,10 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{
     Request, Response,
     uri::{Authority, Scheme},
 };
-use http_body_util::Full;
 use hyper::{
     body::Incoming,
     client::conn::http1::{self, SendRequest},
@@ -44,6 +42,7 @@ use tokio::{
 
 use self::shared::{Place, Shared};
 use crate::{
+    body::Upload,
     net::{BoxStream, Connect},
     tls::backend::{self, Pem, Secure},
 };
@@ -116,7 +115,7 @@ struct Idle {
 }
 
 struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Upload>,
     driver: AbortHandle,
 }
 
@@ -153,7 +152,7 @@ impl From<Lost> for Fault {
 
 impl Lease {
     /// Sends a request with an origin-form URI and a `Host`, and waits for the head of its answer.
-    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Lost> {
+    pub async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Lost> {
         let connection = match &mut self.kind {
             Kind::Http1(connection) => connection,
             Kind::Http2(place) => return place.send(request).await,

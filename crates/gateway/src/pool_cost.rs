@@ -104,6 +104,7 @@ mod tests {
             backends: Vec::new(),
             models: Vec::new(),
             keys: Vec::new(),
+            routes: Vec::new(),
         }
     }
 

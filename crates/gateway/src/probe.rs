@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use outrigger_core::{
     fleet::{Api, Backend, BackendId, Engine, Fleet},
     record::Fault,
@@ -19,6 +19,7 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{
     attempt::{classify, is_own_model},
+    body::Upload,
     live::Live,
     net::Clock,
     raised,
@@ -158,7 +159,7 @@ async fn ask(
     }
 }
 
-fn request(backend: &Backend, upstream: &Upstream, endpoint: Endpoint) -> Request<Full<Bytes>> {
+fn request(backend: &Backend, upstream: &Upstream, endpoint: Endpoint) -> Request<Upload> {
     let bound = if backend.engine == Engine::Openai { "max_completion_tokens" } else { "max_tokens" };
     let model = &backend.model;
     let body = match endpoint {

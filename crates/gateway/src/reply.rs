@@ -206,6 +206,15 @@ pub fn rejected(reject: &Reject, model: &str) -> Failure {
 
 /// The answer to a request whose last attempt failed and that may not be tried again.
 pub fn upstream_failed(fault: Fault, model: &str) -> Failure {
+    failed(fault, &format!("the backend of model '{model}'"))
+}
+
+/// What the client hears of a fault of the backend that its path belongs to.
+pub fn route_failed(fault: Fault, prefix: &str) -> Failure {
+    failed(fault, &format!("the backend of {prefix}"))
+}
+
+fn failed(fault: Fault, who: &str) -> Failure {
     let bad = StatusCode::BAD_GATEWAY;
     let late = StatusCode::GATEWAY_TIMEOUT;
     let (status, code, message) = match fault {
@@ -232,11 +241,17 @@ pub fn upstream_failed(fault: Fault, model: &str) -> Failure {
             (StatusCode::SERVICE_UNAVAILABLE, "gateway_resources", "could not be called: the gateway is out of sockets")
         }
     };
-    let mut failure = Failure::new(status, "upstream_error", code, format!("the backend of model '{model}' {message}"));
+    let mut failure = Failure::new(status, "upstream_error", code, format!("{who} {message}"));
     if let Fault::Overloaded { retry_after, .. } = fault {
         failure.retry_after = Some(retry_after.unwrap_or(Duration::from_secs(1)));
     }
     failure
+}
+
+/// A bug of ours, which must not look like an answer.
+pub fn internal() -> Failure {
+    let message = "the gateway failed on this request; please report it";
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "internal", message)
 }
 
 fn ceil_seconds(d: Duration) -> u64 {

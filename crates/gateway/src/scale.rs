@@ -18,7 +18,6 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
-use http_body_util::Full;
 use outrigger_core::{
     Rng,
     fleet::{Fleet, Scale, ScaleCall},
@@ -36,6 +35,7 @@ use tokio::{
 };
 
 use crate::{
+    body::Upload,
     live::Live,
     net::Connect,
     overlays::write_whole,
@@ -342,7 +342,7 @@ async fn try_post(url: &str, order: &Order, connector: Arc<dyn Connect>) -> Resu
     let host = HeaderValue::from_str(target.authority.as_str()).map_err(|_| "its host cannot be sent".to_owned())?;
     let connections = Connections::new(connector, target);
     let body = serde_json::to_vec(order).map_err(|e| e.to_string())?;
-    let mut request = Request::new(Full::new(Bytes::from(body)));
+    let mut request = Request::new(Upload::from(Bytes::from(body)));
     *request.method_mut() = Method::POST;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     *request.uri_mut() = path.parse().map_err(|_| "its path cannot be parsed".to_owned())?;

@@ -13,7 +13,7 @@ use std::{iter::Sum, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Limited};
 use outrigger_core::{
     Rng,
     fleet::{Backend, BackendId, Engine, MetricsMode},
@@ -27,6 +27,7 @@ use tokio::{
 };
 
 use crate::{
+    body::Upload,
     live::{Live, Snapshot},
     raised,
     upstream::Upstream,
@@ -222,7 +223,7 @@ async fn page(upstream: &Upstream, dialect: Dialect, address: Option<IpAddr>) ->
     load.ok_or(Unread::NoGauges)
 }
 
-fn request(upstream: &Upstream, dialect: Dialect) -> Request<Full<Bytes>> {
+fn request(upstream: &Upstream, dialect: Dialect) -> Request<Upload> {
     let mut request = upstream.request(dialect.path(), Bytes::new());
     let headers = request.headers_mut();
     let either = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.9,*/*;q=0.1";

@@ -41,6 +41,7 @@ use crate::{
     net::Accept,
     raised, relay,
     reply::{self, Failure},
+    route::{self, Routed},
     tls,
 };
 
@@ -114,6 +115,12 @@ pub(crate) async fn answer(
         _ if is_realtime(&request) => Err(no_realtime()),
         Some(endpoint) if request.method() == Method::POST => {
             accept(&live, &snapshot, request, peer, endpoint, key, reveal, &request_id, arrived).await
+        }
+        _ if snapshot.fleet.route(path, key).is_some() => {
+            match route(&live, &snapshot, &request, peer, key, reveal, &request_id, arrived) {
+                Ok(routed) => return route::run(live, routed, request, stop).await,
+                Err(failure) => Err(failure),
+            }
         }
         Some(_) => Err(wrong_method("POST")),
         None if path == "/v1/models" || path.starts_with("/v1/models/") => Err(wrong_method("GET")),
@@ -199,6 +206,34 @@ async fn accept(
     })))
 }
 
+/// What is known of a request that names no model before it is sent on.
+#[expect(clippy::too_many_arguments, reason = "what is known of a request before it has been read")]
+fn route(
+    live: &Live,
+    snapshot: &Snapshot,
+    request: &Request<Incoming>,
+    peer: IpAddr,
+    key: Option<KeyId>,
+    reveal: Reveal,
+    request_id: &str,
+    arrived: Instant,
+) -> Result<Routed, Failure> {
+    let (fleet, path) = (&snapshot.fleet, request.uri().path());
+    refuse_ambiguous_length(request.headers())?;
+    let route = fleet.route(path, key).filter(|_| !route::is_ambiguous(path)).ok_or_else(route::ambiguous)?;
+    Ok(Routed {
+        fleet: fleet.clone(),
+        route: route.clone(),
+        upstream: snapshot.upstreams[route.backend.index()].clone(),
+        key,
+        reveal,
+        request_id: request_id.to_owned(),
+        client: client_address::of(peer, request.headers(), &fleet.gateway.trusted_proxies),
+        arrived,
+        at: live.clock.now(),
+    })
+}
+
 /// Two lengths are how one request is smuggled inside another: refused, not interpreted.
 fn refuse_ambiguous_length(headers: &HeaderMap) -> Result<(), Failure> {
     let both = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
@@ -229,19 +264,8 @@ async fn in_its_own_task(
         run_call(&live, call, respond, stop).await;
         live.open_calls.fetch_sub(1, Ordering::Release);
     });
-    match response.await {
-        Ok(response) => response,
-        // The task panicked: a bug of ours, which must not look like an answer.
-        Err(_) => {
-            let failure = Failure::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "internal_error",
-                "internal",
-                "the gateway failed on this request; please report it",
-            );
-            failure.to_response(request_id, reveal)
-        }
-    }
+    // No response if the task panicked.
+    response.await.unwrap_or_else(|_| reply::internal().to_response(request_id, reveal))
 }
 
 async fn run_call(

@@ -10,11 +10,11 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
-use http_body_util::Full;
 use outrigger_core::{fleet::Backend, record::End, units::Nanos};
 use tokio::sync::watch;
 
 use crate::{
+    body::Upload,
     net::Connect,
     pool::{Pool, Target},
     tls::backend::Pem,
@@ -92,8 +92,8 @@ impl Upstream {
     }
 
     /// A request to this path of the host, with what is sent with every one.
-    pub(crate) fn request(&self, path: &str, body: Bytes) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(body));
+    pub(crate) fn request(&self, path: &str, body: Bytes) -> Request<Upload> {
+        let mut request = Request::new(Upload::from(body));
         *request.uri_mut() = path.parse().expect("a base path and an endpoint make a path");
         self.sign(request.headers_mut());
         request

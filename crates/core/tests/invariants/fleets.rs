@@ -64,6 +64,7 @@ pub(crate) fn fleet(tiers: &[&[u32]]) -> Fleet {
             weigh_by: WeighBy::Requests,
         }],
         keys: Vec::new(),
+        routes: Vec::new(),
     }
 }
 
@@ -107,6 +108,7 @@ pub(crate) fn key(name: &str) -> Key {
         name: name.to_owned(),
         sha256: Vec::new(),
         models: None,
+        routes: None,
         priority: Priority::Normal,
         substitute: true,
         allowed_clouds: None,

@@ -17,12 +17,10 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{
     Request, Response, Uri, Version, header,
     uri::{Authority, Parts, Scheme},
 };
-use http_body_util::Full;
 use hyper::{
     body::Incoming,
     client::conn::http2::{self, SendRequest},
@@ -35,7 +33,7 @@ use super::{
     Lost, Target, fault_of,
     refusal::{Heard, Refusal},
 };
-use crate::net::BoxStream;
+use crate::{body::Upload, net::BoxStream};
 
 /// Requests on one connection.
 const STREAMS: usize = 100;
@@ -52,7 +50,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_IDLE: Duration = Duration::from_mins(1);
 
 pub(super) struct Shared {
-    sender: SendRequest<Full<Bytes>>,
+    sender: SendRequest<Upload>,
     scheme: Scheme,
     authority: Authority,
     pub(super) opened: Instant,
@@ -154,7 +152,7 @@ impl Place {
     }
 
     /// Dropping the future, or the body that comes of it, resets the stream: the backend stops working on it.
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Lost> {
+    pub(super) async fn send(&self, request: Request<Upload>) -> Result<Response<Incoming>, Lost> {
         let request = self.translated(request);
         let sent = self.0.sender.clone().try_send_request(request).await;
         sent.map_err(|mut e| {
@@ -164,7 +162,7 @@ impl Place {
     }
 
     /// The request as HTTP/2 has it: the host in the URI, and no headers about the connection.
-    fn translated(&self, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    fn translated(&self, mut request: Request<Upload>) -> Request<Upload> {
         let mut parts = Parts::default();
         parts.scheme = Some(self.0.scheme.clone());
         parts.authority = Some(self.0.authority.clone());

@@ -65,6 +65,7 @@ fn fleet(scale: Option<Scale>) -> Fleet {
         backends: vec![backend],
         models: Vec::new(),
         keys: Vec::new(),
+        routes: Vec::new(),
     }
 }
 

@@ -149,6 +149,8 @@ codes! {
     NoApiKey = "no_api_key",
     /// A spend limit that limits nothing.
     SpendLimitUnused = "spend_limit_unused",
+    /// A prefix of a path that cannot be routed, or is not there.
+    BadRoute = "bad_route",
     /// A backend that no model names.
     UnusedBackend = "unused_backend",
     /// A tier in which no backend has weight.

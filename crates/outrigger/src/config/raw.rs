@@ -16,6 +16,7 @@ use serde::{
 };
 
 /// What names of clouds, pools, backends, models and keys look like.
+pub(crate) const PREFIX_PATTERN: &str = r"^/v1(/[A-Za-z0-9_-]+)+$";
 pub(crate) const NAME_PATTERN: &str = "^[a-z0-9][a-z0-9._-]{0,62}$";
 
 /// What names of headers look like (RFC 9110, 5.6.2).
@@ -44,6 +45,8 @@ pub(crate) struct Fleet {
     pub(crate) models: Option<Named<Model>>,
     /// Who may ask. Without any, only loopback may be listened on.
     pub(crate) keys: Option<Named<Key>>,
+    /// Paths that name no model, such as `/v1/files`: the backend that all requests of a prefix go to.
+    pub(crate) routes: Option<Routes>,
 }
 
 fn version(_: &mut SchemaGenerator) -> Schema {
@@ -382,6 +385,8 @@ pub(crate) struct Key {
     /// Which models it may ask for; all by default.
     #[schemars(length(min = 1))]
     pub(crate) models: Option<List<String>>,
+    /// Which prefixes of `routes` it may use; all by default, and none for a key with `models`.
+    pub(crate) routes: Option<List<String>>,
     /// Who waits when not all can be served; `normal` by default.
     pub(crate) priority: Option<Priority>,
     /// Whether another model may answer; `allow` by default.
@@ -687,6 +692,27 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let mut schema = BTreeMap::<String, T>::json_schema(generator);
         schema.insert("propertyNames".to_owned(), serde_json::json!({ "pattern": NAME_PATTERN }));
+        schema
+    }
+}
+
+/// The names of backends by prefix of a path, in the order of the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Routes(pub(crate) Named<String>);
+
+impl JsonSchema for Routes {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Routes".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = BTreeMap::<String, String>::json_schema(generator);
+        schema.insert("propertyNames".to_owned(), serde_json::json!({ "pattern": PREFIX_PATTERN }));
         schema
     }
 }

@@ -53,6 +53,7 @@ fn rebuilt(line: &FleetLine, given: &Fleet) -> Fleet {
         backends: line.backends.iter().map(|name| backend(name, given)).collect(),
         models: line.models.iter().map(model).collect(),
         keys: line.keys.iter().map(|name| key(name)).collect(),
+        routes: Vec::new(),
     }
 }
 
@@ -108,6 +109,7 @@ fn key(name: &str) -> Key {
         name: name.to_owned(),
         sha256: Vec::new(),
         models: None,
+        routes: None,
         priority: Priority::default(),
         substitute: true,
         allowed_clouds: None,

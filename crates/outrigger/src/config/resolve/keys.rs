@@ -2,20 +2,20 @@
 
 use std::collections::HashMap;
 
-use outrigger_core::fleet::{CloudId, Key, KeyHash, Model, ModelId, SecretRef};
+use outrigger_core::fleet::{CloudId, Key, KeyHash, Model, ModelId, Route, SecretRef};
 
 use super::{
     super::{collect::At, fault::Code, raw, values},
     Context, MOST_THINGS, items, report_unknown,
 };
 
-pub(super) fn resolve(context: &Context<'_>, models: &[Model]) -> Vec<Key> {
+pub(super) fn resolve(context: &Context<'_>, models: &[Model], routes: &[Route]) -> Vec<Key> {
     let none = raw::Key::default();
     let mut seen: HashMap<KeyHashText, usize> = HashMap::new();
     context
         .each("keys", context.raw.keys.as_ref(), MOST_THINGS)
         .into_iter()
-        .map(|(name, raw, at)| key(context, name, raw.unwrap_or(&none), &at, models, &mut seen))
+        .map(|(name, raw, at)| key(context, name, raw.unwrap_or(&none), &at, (models, routes), &mut seen))
         .collect()
 }
 
@@ -27,13 +27,14 @@ fn key(
     name: &str,
     raw: &raw::Key,
     at: &At<'_>,
-    models: &[Model],
+    (models, routes): (&[Model], &[Route]),
     seen: &mut HashMap<KeyHashText, usize>,
 ) -> Key {
     Key {
         name: name.to_owned(),
         sha256: hashes(context, raw.sha256.as_ref(), &at.key("sha256"), seen),
         models: raw.models.as_ref().map(|list| model_ids(list, &at.key("models"), models)),
+        routes: raw.routes.as_ref().map(|list| prefixes(list, &at.key("routes"), routes)),
         priority: raw.priority.map(Into::into).unwrap_or_default(),
         substitute: raw.substitute.is_none_or(Into::into),
         allowed_clouds: raw.allowed_clouds.as_ref().map(|list| cloud_ids(context, list, &at.key("allowed_clouds"))),
@@ -80,6 +81,19 @@ fn model_ids(list: &raw::List<String>, at: &At<'_>, models: &[Model]) -> Vec<Mod
         }
     }
     ids
+}
+
+fn prefixes(list: &raw::List<String>, at: &At<'_>, routes: &[Route]) -> Vec<String> {
+    let known: Vec<&str> = routes.iter().map(|route| route.prefix.as_str()).collect();
+    let mut listed = Vec::new();
+    for (prefix, here) in items(Some(list), at) {
+        if known.contains(&prefix.as_str()) {
+            listed.push(prefix.clone());
+        } else {
+            report_unknown(&known, prefix, &here, "route", Code::BadRoute);
+        }
+    }
+    listed
 }
 
 fn cloud_ids(context: &Context<'_>, list: &raw::List<String>, at: &At<'_>) -> Vec<CloudId> {

@@ -10,6 +10,7 @@ mod gateway;
 mod keys;
 mod models;
 mod reach;
+mod routes;
 mod scale;
 
 use std::{
@@ -72,9 +73,10 @@ pub(crate) fn resolve(raw: &raw::Fleet, root: &At<'_>, base: &Path, digest: Stri
     let pools = clouds::pools(&context);
     let backends = backends::resolve(&context, &pools);
     let models = models::resolve(&context, &backends);
-    let keys = keys::resolve(&context, &models);
+    let routes = routes::resolve(&context);
+    let keys = keys::resolve(&context, &models, &routes);
     clouds::check_spend_limits(&context, &clouds, &backends);
-    let fleet = Fleet { digest, gateway, clouds, pools, backends, models, keys };
+    let fleet = Fleet { digest, gateway, clouds, pools, backends, models, keys, routes };
     let outside =
         Outside { references: context.references.into_inner(), certificates: context.certificates.into_inner() };
     (fleet, outside)

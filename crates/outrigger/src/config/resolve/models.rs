@@ -235,6 +235,10 @@ fn check_use(context: &Context<'_>, backends: &[Backend], models: &[Model]) {
             *used = true;
         }
     }
+    let routed = context.raw.routes.iter().flat_map(|routes| routes.0.0.iter().filter_map(|(_, to)| to.as_deref()));
+    for name in routed {
+        used.iter_mut().zip(backends).filter(|(_, backend)| backend.name == name).for_each(|(used, _)| *used = true);
+    }
     // A name that could not be read or is not known may have been meant for any of them.
     let is_complete = context.raw.models.as_ref().is_some_and(|models| {
         models.0.iter().all(|(_, model)| model.as_ref().is_some_and(|model| is_whole(model, backends)))
