@@ -310,6 +310,28 @@ pub struct Backend {
 }
 
 impl Backend {
+    /// One of which nothing more is said.
+    pub fn new(name: &str, engine: Engine, url: &str, model: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            cloud: CloudId(0),
+            pool: None,
+            replicas: 1,
+            gpus_per_replica: 1,
+            engine,
+            url: url.to_owned(),
+            api_key: None,
+            model: model.to_owned(),
+            max_in_flight: None,
+            timeouts: TimeoutOverrides::default(),
+            reach: Reach::default(),
+            metrics: MetricsMode::default(),
+            token_price: None,
+            engine_model: None,
+            apis: ApiSet::default(),
+        }
+    }
+
     /// What observed state is keyed by, so that it survives a reload: a new URL is a new backend.
     pub fn identity(&self) -> (&str, &str, Engine, &str) {
         (&self.name, &self.url, self.engine, &self.model)
@@ -380,6 +402,21 @@ pub enum Engine {
     Llamacpp,
     Dynamo,
     Openai,
+}
+
+impl Engine {
+    /// As the fleet file says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::Tgi => "tgi",
+            Self::Trtllm => "trtllm",
+            Self::Llamacpp => "llamacpp",
+            Self::Dynamo => "dynamo",
+            Self::Openai => "openai",
+        }
+    }
 }
 
 /// How a backend is reached, beyond its URL.

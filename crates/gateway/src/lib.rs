@@ -5,10 +5,11 @@
 //! on, and [`account`] writes it down. One that names no model takes [`route`] instead. Beside that way stand [`live`] (the decision core behind its lock), [`probe`],
 //! [`scrape`], [`overlays`], [`reload`], [`events`] (every log line and metric), [`pool_cost`], [`scale`] (pools that follow the
 //! load), [`upstream`], [`pool`], [`tls`] and [`net`] (connections), [`reply`] (errors), [`models`], [`litellm`] (clients of
-//! another proxy) and [`admin`].
+//! another proxy) and [`admin`]. [`ask`] is for commands that look at backends without serving.
 
 pub mod account;
 pub mod admin;
+pub mod ask;
 pub mod attempt;
 pub mod auth;
 pub mod body;

@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use outrigger_core::{
     fleet::{Api, Backend, BackendId, Engine, Fleet},
@@ -103,7 +103,7 @@ async fn probe(live: &Live, id: BackendId, fleet: &Fleet, upstream: &Upstream) -
 }
 
 /// What to ask, until one is understood: the model of one that declares chats and embeddings may be for either.
-fn questions(backend: &Backend) -> Vec<Endpoint> {
+pub fn questions(backend: &Backend) -> Vec<Endpoint> {
     let all = [
         (Api::Chat, Endpoint::Chat),
         (Api::Completions, Endpoint::Completions),
@@ -141,15 +141,25 @@ async fn ask(
     let response = lease.send(request(backend, upstream, endpoint)).await?;
     let status = response.status();
     if !status.is_success() {
-        return match classify(status, response.headers(), clock.now()) {
-            Some(fault) => Err(fault),
-            // It understood the request well enough to refuse it: it is alive.
-            None if status == StatusCode::BAD_REQUEST => Ok(()),
-            None => Err(Fault::WrongModel),
-        };
+        return refusal(status, response.headers(), clock);
     }
     let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|_| Fault::BadBody)?.to_bytes();
-    let view = response::inspect_body(endpoint, &body).map_err(|_| Fault::BadBody)?;
+    judge(backend, endpoint, &body)
+}
+
+/// What a status other than success says of the backend.
+pub fn refusal(status: StatusCode, headers: &HeaderMap, clock: Clock) -> Result<(), Fault> {
+    match classify(status, headers, clock.now()) {
+        Some(fault) => Err(fault),
+        // It understood the request well enough to refuse it: it is alive.
+        None if status == StatusCode::BAD_REQUEST => Ok(()),
+        None => Err(Fault::WrongModel),
+    }
+}
+
+/// What the body of a success says of it.
+pub fn judge(backend: &Backend, endpoint: Endpoint, body: &[u8]) -> Result<(), Fault> {
+    let view = response::inspect_body(endpoint, body).map_err(|_| Fault::BadBody)?;
     if view.error.is_some() {
         return Err(Fault::Status(500));
     }
@@ -159,7 +169,8 @@ async fn ask(
     }
 }
 
-fn request(backend: &Backend, upstream: &Upstream, endpoint: Endpoint) -> Request<Upload> {
+/// The request for one token, or the least that the endpoint gives.
+pub fn request(backend: &Backend, upstream: &Upstream, endpoint: Endpoint) -> Request<Upload> {
     let bound = if backend.engine == Engine::Openai { "max_completion_tokens" } else { "max_tokens" };
     let model = &backend.model;
     let body = match endpoint {

@@ -66,11 +66,8 @@ impl fmt::Debug for Upstream {
 }
 
 impl Upstream {
-    pub(crate) fn new(
-        backend: &Backend,
-        credentials: Credentials,
-        connector: &Arc<dyn Connect>,
-    ) -> Result<Self, String> {
+    /// Fails with what is wrong, and what to do about it.
+    pub fn new(backend: &Backend, credentials: Credentials, connector: &Arc<dyn Connect>) -> Result<Self, String> {
         let wrong = |what: &str| format!("backend {}: {what}", backend.name);
         let uri: http::Uri = backend.url.parse().map_err(|_| wrong("its url cannot be parsed"))?;
         let spread = backend.replicas.clamp(1, MOST_SPREAD) as usize;
@@ -92,7 +89,7 @@ impl Upstream {
     }
 
     /// A request to this path of the host, with what is sent with every one.
-    pub(crate) fn request(&self, path: &str, body: Bytes) -> Request<Upload> {
+    pub fn request(&self, path: &str, body: Bytes) -> Request<Upload> {
         let mut request = Request::new(Upload::from(body));
         *request.uri_mut() = path.parse().expect("a base path and an endpoint make a path");
         self.sign(request.headers_mut());
@@ -131,6 +128,13 @@ impl Upstream {
 
     pub(crate) fn is_reached_with(&self, credentials: &Credentials) -> bool {
         self.credentials == *credentials
+    }
+
+    /// What a backend said, without what it was sent in confidence and may have repeated.
+    pub fn without_secrets(&self, text: &str) -> String {
+        let Credentials { api_key, headers, .. } = &self.credentials;
+        let secrets = api_key.iter().chain(headers).filter(|secret| !secret.is_empty());
+        secrets.fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "…"))
     }
 
     pub fn heard(&self, now: Nanos) {

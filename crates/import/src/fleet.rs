@@ -37,7 +37,7 @@ pub(super) fn write(plan: &Plan) -> String {
 }
 
 /// Writing to a string cannot fail.
-fn line(text: &mut String, indent: usize, what: &str) {
+pub(super) fn line(text: &mut String, indent: usize, what: &str) {
     let _ = writeln!(text, "{:indent$}{what}", "");
 }
 
@@ -134,7 +134,7 @@ fn key(text: &mut String, key: &Key) {
 const WORDS: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
 
 /// Plain where every reader takes that for text, else in quotes. JSON's quotes are YAML's.
-fn scalar(text: &str) -> String {
+pub(super) fn scalar(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/:".contains(&b))
         && !text.ends_with(':')
@@ -142,7 +142,7 @@ fn scalar(text: &str) -> String {
     if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
-fn comment(text: &str) -> String {
+pub(super) fn comment(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

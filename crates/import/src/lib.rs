@@ -1,6 +1,6 @@
-//! A LiteLLM proxy's configuration as a fleet file.
+//! A LiteLLM proxy's configuration as a fleet file, and what engines say of themselves as one ([`engines`]).
 //!
-//! The file is read tolerantly (`yaml`), each deployment becomes a backend (`deployment`, `address`, `providers`), groups
+//! LiteLLM's file is read tolerantly (`yaml`), each deployment becomes a backend (`deployment`, `address`, `providers`), groups
 //! and fallbacks become models with tiers (`plan`), and the result is written as a fleet file (`fleet`) that goes
 //! through the same checks as one written by hand. Every key of the input gets a line in the [`Report`]: whoever moves has to
 //! know what will be different, and a key that is silently dropped is the one that matters.
@@ -10,6 +10,7 @@
 
 mod address;
 mod deployment;
+pub mod engines;
 mod fleet;
 mod keys;
 mod names;

@@ -4,6 +4,7 @@
 mod config;
 mod gateway;
 mod import;
+mod online;
 mod reliability;
 mod simulate;
 mod simulated;

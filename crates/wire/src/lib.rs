@@ -9,6 +9,7 @@
 //! a JSON value in its original text, quotes included.
 
 pub mod endpoint;
+pub mod engine;
 pub mod error;
 pub mod json;
 pub mod litellm;

@@ -9,8 +9,10 @@ mod demo;
 mod explain;
 mod fake;
 mod import;
+mod init;
 mod input;
 mod key;
+mod look;
 mod model;
 mod operate;
 mod replay;
@@ -39,6 +41,7 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Init(init::Args),
     Explain(explain::Args),
     Simulate(simulate::Args),
     Model(model::Args),
@@ -75,6 +78,7 @@ pub fn main() -> ExitCode {
     let exit = match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Init(args) => init::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Model(args) => model::run(&args),

@@ -16,7 +16,7 @@ mod http;
 mod http2;
 mod keys;
 mod litellm;
-mod pki;
+pub(crate) mod pki;
 mod reload;
 mod replay;
 mod routing;

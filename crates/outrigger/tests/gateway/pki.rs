@@ -23,20 +23,20 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 use super::folder;
 
 /// Somebody who vouches for others.
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pub(super) pem: String,
+    pub(crate) pem: String,
 }
 
 /// A certificate and its key.
 #[derive(Clone)]
-pub(super) struct Issued {
-    pub(super) chain: String,
-    pub(super) key: String,
+pub(crate) struct Issued {
+    pub(crate) chain: String,
+    pub(crate) key: String,
 }
 
 impl Authority {
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -47,11 +47,11 @@ impl Authority {
     }
 
     /// For `localhost` and 127.0.0.1, on either side of a connection.
-    pub(super) fn issue(&self) -> Issued {
+    pub(crate) fn issue(&self) -> Issued {
         self.issue_for(&["localhost", "127.0.0.1"])
     }
 
-    pub(super) fn issue_for(&self, names: &[&str]) -> Issued {
+    pub(crate) fn issue_for(&self, names: &[&str]) -> Issued {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -67,18 +67,18 @@ impl Issued {
         (chain, PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap())
     }
 
-    pub(super) fn leaf(&self) -> CertificateDer<'static> {
+    pub(crate) fn leaf(&self) -> CertificateDer<'static> {
         self.der().0.remove(0)
     }
 
     /// Into the test's folder, as `NAME.crt` and `NAME.key`.
-    pub(super) fn write(&self, test: &str, name: &str) {
+    pub(crate) fn write(&self, test: &str, name: &str) {
         write(test, &format!("{name}.crt"), &self.chain);
         write(test, &format!("{name}.key"), &self.key);
     }
 }
 
-pub(super) fn write(test: &str, name: &str, text: &str) -> PathBuf {
+pub(crate) fn write(test: &str, name: &str, text: &str) -> PathBuf {
     let path = folder(test).join(name);
     fs::write(&path, text).unwrap();
     path
@@ -95,7 +95,7 @@ fn roots(authority: &str) -> Arc<RootCertStore> {
 }
 
 /// A TLS connection to `to`, believing only this authority; with the certificate that was shown there.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     to: SocketAddr,
     authority: &str,
     alpn: &[&str],
@@ -114,16 +114,16 @@ pub(super) async fn connect(
 }
 
 /// TLS in front of a plain server: how the door is kept.
-pub(super) struct Door<'a> {
-    pub(super) shows: &'a Issued,
+pub(crate) struct Door<'a> {
+    pub(crate) shows: &'a Issued,
     /// Whose certificates it demands.
-    pub(super) demands: Option<&'a Authority>,
-    pub(super) alpn: &'a [&'a str],
+    pub(crate) demands: Option<&'a Authority>,
+    pub(crate) alpn: &'a [&'a str],
 }
 
 impl Door<'_> {
     /// Passes on to `to` what comes in over TLS.
-    pub(super) fn open(&self, runtime: &Runtime, to: SocketAddr) -> SocketAddr {
+    pub(crate) fn open(&self, runtime: &Runtime, to: SocketAddr) -> SocketAddr {
         let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
         let builder = match self.demands {
             Some(authority) => {

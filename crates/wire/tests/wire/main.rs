@@ -3,6 +3,7 @@
 //! `fixtures/sse` and `fixtures/body` hold answers in the shape of the engine their name begins with; `golden.rs` pins
 //! what is read from each. The other files state properties.
 
+mod engine;
 mod error;
 mod fixtures;
 mod golden;

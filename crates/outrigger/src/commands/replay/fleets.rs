@@ -7,8 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use outrigger_core::fleet::{
-    Affinity, ApiSet, Backend, Cloud, CloudId, Engine, Fleet, Key, MetricsMode, Mode, Model, Priority, Reach, Reveal,
-    Share, Slo, Tier, TimeoutOverrides, Timeouts, WeighBy,
+    Affinity, Backend, Cloud, Engine, Fleet, Key, Mode, Model, Priority, Reveal, Share, Slo, Tier, Timeouts, WeighBy,
 };
 use outrigger_gateway::events::{FleetLine, ModelNames};
 
@@ -63,27 +62,8 @@ fn cloud(name: &str) -> Cloud {
 
 /// The given fleet's backend of that name, or one that is nowhere in it.
 fn backend(name: &str, given: &Fleet) -> Backend {
-    given.backend_by_name(name).map_or_else(
-        || Backend {
-            name: name.to_owned(),
-            cloud: CloudId(0),
-            pool: None,
-            replicas: 1,
-            gpus_per_replica: 1,
-            engine: Engine::Openai,
-            url: String::new(),
-            api_key: None,
-            model: String::new(),
-            max_in_flight: None,
-            timeouts: TimeoutOverrides::default(),
-            reach: Reach::default(),
-            metrics: MetricsMode::default(),
-            token_price: None,
-            engine_model: None,
-            apis: ApiSet::default(),
-        },
-        |id| given.backend(id).clone(),
-    )
+    let known = given.backend_by_name(name).map(|id| given.backend(id).clone());
+    known.unwrap_or_else(|| Backend::new(name, Engine::Openai, "", ""))
 }
 
 fn model(names: &ModelNames) -> Model {
