@@ -33,11 +33,11 @@ def get(url):
 
 
 class Engine:
-    def __init__(self, alias):
+    def __init__(self, alias, *more):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         command = [f"{SERVER}/llama-server", "-m", GGUF, "--host", "127.0.0.1", "--port", str(self.port), "-c", "8192"]
-        command += ["-np", "8", "-t", "1", "--metrics", "--no-webui", "--alias", alias]
+        command += ["-np", "8", "-t", "1", "--metrics", "--no-webui", "--alias", alias, *more]
         env = {**os.environ, "LD_LIBRARY_PATH": SERVER}
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         children.append(self.process)

@@ -1,7 +1,7 @@
 //! `outrigger check`: every fault of a fleet file at once.
 //!
-//! Secrets are not resolved, only looked for, and engines are not called. So it runs in CI without credentials, where an
-//! absent secret is a warning and not a fault. Certificates that are here are read, because one that does not fit its
+//! Secrets are not resolved, only looked for, and engines are not called, unless `--online` asks for it. So it runs in CI
+//! without credentials, where an absent secret is a warning and not a fault. Certificates that are here are read, because one that does not fit its
 //! key is found by nothing else before `serve` starts.
 
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use outrigger_core::fleet::{Fleet, SecretRef};
 use serde_json::Value;
 
-use super::{Exit, colour_on_stderr, write_out};
+use super::{Exit, colour_on_stderr, interrupt, online, write_out};
 use crate::config::{self, Error, Faults, Loaded, Severity};
 
 /// Find every fault in a fleet file.
@@ -20,15 +20,24 @@ pub(super) struct Args {
     /// Print the faults as JSON.
     #[arg(long)]
     json: bool,
+    /// Ask every backend for a token, and compare those that serve one model.
+    #[arg(long)]
+    online: bool,
+    #[command(flatten)]
+    manner: online::Manner,
 }
 
 pub(super) fn run(args: &Args) -> Exit {
     match config::load(&args.fleet) {
         Ok(mut loaded) => {
-            loaded.warn_absent(is_there);
+            let absent = if args.online { Severity::Error } else { Severity::Warning };
+            loaded.report_absent(absent, is_there);
             loaded.examine_certificates(|path| std::fs::read(path));
             if loaded.warnings.count(Severity::Error) > 0 {
                 return refuse(&loaded.warnings, args.json);
+            }
+            if args.online {
+                return interrupt::until_interrupted(online::run(loaded, args.manner, args.json));
             }
             accept(&loaded, args.json)
         }
@@ -55,7 +64,7 @@ fn accept(loaded: &Loaded, json: bool) -> Exit {
     write_out(&summary(loaded))
 }
 
-fn refuse(faults: &Faults, json: bool) -> Exit {
+pub(super) fn refuse(faults: &Faults, json: bool) -> Exit {
     if json {
         let written = write_json(&faults.to_json());
         return if written == Exit::Yes { Exit::No } else { written };
@@ -65,22 +74,22 @@ fn refuse(faults: &Faults, json: bool) -> Exit {
     Exit::No
 }
 
-fn write_json(value: &Value) -> Exit {
+pub(super) fn write_json(value: &Value) -> Exit {
     write_out(&format!("{value}\n"))
 }
 
 /// `2 errors, 1 warning`.
-fn counted(faults: &Faults) -> String {
+pub(super) fn counted(faults: &Faults) -> String {
     let (errors, warnings) = (faults.count(Severity::Error), faults.count(Severity::Warning));
     format!("{}, {}", many(errors, "error"), many(warnings, "warning"))
 }
 
-fn many(count: usize, what: &str) -> String {
+pub(super) fn many(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// What the fleet is, in a few lines.
-fn summary(loaded: &Loaded) -> String {
+pub(super) fn summary(loaded: &Loaded) -> String {
     let Fleet { digest, clouds, pools, backends, models, keys, .. } = &loaded.fleet;
     let gpus: u64 = pools.iter().map(|pool| u64::from(pool.gpus.max)).sum();
     let tiers: usize = models.iter().map(|model| model.tiers.len()).sum();

@@ -17,7 +17,7 @@ impl Loaded {
     pub fn examine_certificates(&mut self, read: impl Fn(&Path) -> io::Result<Vec<u8>>) {
         let found: Vec<Finding> = self.outside.certificates.iter().filter_map(|pem| examine(pem, &read)).collect();
         for Finding { at, severity, message, help } in found {
-            self.warnings.add(severity, Code::BadCertificate, &at, (message, help));
+            self.warnings.add(severity, Code::BadCertificate, &at.path, at.span, (message, help));
         }
     }
 }

@@ -185,6 +185,33 @@ codes! {
     DuplicateHash = "duplicate_hash",
     /// Read and validated, and not obeyed yet.
     NotYetObeyed = "not_yet_obeyed",
+
+    /// Asked, and no connection came about.
+    BackendUnreachable = "backend_unreachable",
+    /// Asked, and the key is refused there.
+    BackendKey = "backend_key",
+    /// Asked, and there is no generation.
+    BackendFails = "backend_fails",
+    /// Asked, and another model answers.
+    BackendOtherModel = "backend_other_model",
+    /// Another engine than the file says.
+    BackendOtherEngine = "backend_other_engine",
+    /// It generates, and calls itself ill.
+    BackendUnhealthy = "backend_unhealthy",
+    /// Backends of one model with several engines or versions.
+    ParityEngine = "parity_engine",
+    /// With several lengths of context.
+    ParityContext = "parity_context",
+    /// With other tokens for the same prompt.
+    ParityPromptTokens = "parity_prompt_tokens",
+    /// With other answers to the same prompt.
+    ParityAnswers = "parity_answers",
+    /// Tools work on some of them.
+    ParityTools = "parity_tools",
+    /// A JSON schema works on some of them.
+    ParityJsonSchema = "parity_json_schema",
+    /// Not compared in full.
+    ParityIncomplete = "parity_incomplete",
 }
 
 impl fmt::Display for Code {

@@ -34,10 +34,10 @@ use outrigger_core::fleet::{Fleet, SecretRef};
 use sha2::{Digest, Sha256};
 
 use self::{
-    collect::{At, Collector},
+    collect::{At, Collector, join_key},
     resolve::Outside,
     source::Source,
-    values::Reference,
+    tree::Span,
 };
 pub use self::{
     fault::{Code, Fault, Severity},
@@ -53,11 +53,13 @@ pub struct Loaded {
     pub fleet: Fleet,
     pub warnings: Faults,
     outside: Outside,
+    /// Where each backend and each model is named.
+    places: Vec<(String, Span)>,
 }
 
 impl Loaded {
-    /// Adds a warning for each reference that `is_there` denies. Nothing is read here.
-    pub fn warn_absent(&mut self, is_there: impl Fn(&SecretRef) -> bool) {
+    /// Adds a fault for each reference that `is_there` denies. Nothing is read here.
+    pub fn report_absent(&mut self, severity: Severity, is_there: impl Fn(&SecretRef) -> bool) {
         for reference in self.outside.references.iter().filter(|reference| !is_there(&reference.to)) {
             let (message, help) = match &reference.to {
                 SecretRef::Env(name) => {
@@ -68,8 +70,17 @@ impl Loaded {
                     (format!("the file `{path}` is not here"), format!("put `{path}` where `serve` runs"))
                 }
             };
-            self.warnings.add(Severity::Warning, Code::SecretAbsent, reference, (message, help));
+            self.warnings.add(severity, Code::SecretAbsent, &reference.path, reference.span.clone(), (message, help));
         }
+    }
+
+    /// Adds what was found out about a backend or a model (`section` is where it is written) by asking;
+    /// about none of them where the name is empty.
+    pub fn report(&mut self, severity: Severity, code: Code, (section, name): (&str, &str), said: (String, String)) {
+        let path = if name.is_empty() { section.to_owned() } else { join_key(section, name) };
+        let known = self.places.iter().find(|(place, _)| *place == path);
+        let span = known.map_or(0..0, |(_, span)| span.clone());
+        self.warnings.add(severity, code, &path, span, said);
     }
 }
 
@@ -86,9 +97,9 @@ impl Faults {
     }
 
     /// Adds a fault of what is outside the file, where the file refers to it.
-    fn add(&mut self, severity: Severity, code: Code, at: &Reference, (message, help): (String, String)) {
-        let (line, column) = self.source.position(at.span.start);
-        let (path, span) = (at.path.clone(), at.span.clone());
+    fn add(&mut self, severity: Severity, code: Code, path: &str, span: Span, (message, help): (String, String)) {
+        let (line, column) = self.source.position(span.start);
+        let path = path.to_owned();
         self.list.push(Fault { severity, code, line, column, path, message, help, span });
         self.list.sort_by_key(|fault| (fault.line, fault.column));
     }
@@ -176,7 +187,9 @@ fn load_text(name: &str, text: &str, base: &Path) -> Result<Loaded, Faults> {
         let raw = read_raw(value, &collector)?;
         let resolved = resolve::resolve(&raw, &at, base, digest(text));
         not_yet::warn(&at);
-        Some(resolved)
+        let named = ["backends.*", "models.*"].iter().flat_map(|path| not_yet::matching(&at, path));
+        let places: Vec<(String, Span)> = named.map(|at| (at.path.clone(), at.at_key())).collect();
+        Some((resolved, places))
     });
     let is_faulty = collector.has_errors();
     let (mut source, list) = collector.into_parts();
@@ -185,7 +198,7 @@ fn load_text(name: &str, text: &str, base: &Path) -> Result<Loaded, Faults> {
     }
     let warnings = Faults { source, list };
     match read {
-        Some((fleet, outside)) if !is_faulty => Ok(Loaded { fleet, warnings, outside }),
+        Some(((fleet, outside), places)) if !is_faulty => Ok(Loaded { fleet, warnings, outside, places }),
         _ => Err(warnings),
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn warn(root: &At<'_>) {
 }
 
 /// All places of a path with `*` in it.
-fn matching<'a>(root: &At<'a>, path: &str) -> Vec<At<'a>> {
+pub(super) fn matching<'a>(root: &At<'a>, path: &str) -> Vec<At<'a>> {
     path.split('.').fold(vec![root.clone()], |places, step| {
         places.iter().flat_map(|at| if step == "*" { children(at) } else { vec![at.key(step)] }).collect()
     })

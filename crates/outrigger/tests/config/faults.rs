@@ -347,7 +347,7 @@ fn a_cloud_that_the_price_book_knows_needs_no_egress_price() {
 #[test]
 fn an_absent_secret_is_a_warning_of_check() {
     let mut loaded = load(FLEET).unwrap();
-    loaded.warn_absent(|_| false);
+    loaded.report_absent(Severity::Warning, |_| false);
     assert_eq!(found(&loaded.warnings), ["w:secret_absent@8:14", "w:secret_absent@40:13"]);
     assert_eq!(loaded.warnings.count(Severity::Error), 0);
 }

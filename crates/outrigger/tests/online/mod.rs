@@ -1,6 +1,7 @@
 //! `outrigger init` and `outrigger check --online` against things that listen: simulated engines, and servers that say
 //! what a test tells them to, because no engine misbehaves on demand.
 
+mod check;
 mod init;
 mod server;
 

@@ -1,4 +1,4 @@
-//! What `init` and `check --online` share: looking at one backend, and ending on Ctrl-C.
+//! Looking at one backend: its pages, which engine they are of, and its answers in words.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,32 +16,30 @@ use outrigger_wire::{
     metrics::Dialect,
 };
 
-use super::Exit;
-
 /// For a page that takes no thinking.
 const PAGE: Duration = Duration::from_secs(5);
 /// A list of models or a page of metrics is smaller; what is larger is something else.
 const MOST_BYTES: usize = 4 << 20;
 
 /// For a page of a backend.
-pub(super) fn page_patience(connect: Duration) -> Patience {
+pub(crate) fn page_patience(connect: Duration) -> Patience {
     Patience { connect, whole: PAGE.max(connect), most_bytes: MOST_BYTES }
 }
 
 /// For an answer that the model has to make. The first of its kind may have to compile something.
-pub(super) fn answer_patience(connect: Duration, whole: Duration) -> Patience {
+pub(crate) fn answer_patience(connect: Duration, whole: Duration) -> Patience {
     Patience { connect, whole, most_bytes: MOST_BYTES }
 }
 
 /// Gets a page of the backend's host.
-pub(super) async fn get(upstream: &Upstream, path: &str, patience: Patience) -> Result<Reply, Unanswered> {
+pub(crate) async fn get(upstream: &Upstream, path: &str, patience: Patience) -> Result<Reply, Unanswered> {
     let mut request = upstream.request(path, Bytes::new());
     request.headers_mut().insert(probe::HEADER, HeaderValue::from_static("1"));
     ask(upstream, request, patience).await
 }
 
 /// Which engine it is, by the pages that it has; those that do not come are as good as absent.
-pub(super) async fn recognise(upstream: &Upstream, root: &str, models: &[Served], connect: Duration) -> Identity {
+pub(crate) async fn recognise(upstream: &Upstream, root: &str, models: &[Served], connect: Duration) -> Identity {
     let mut pages: Pages = BTreeMap::new();
     for look in Look::ALL {
         match get(upstream, &format!("{root}{}", look.path()), page_patience(connect)).await {
@@ -55,7 +53,7 @@ pub(super) async fn recognise(upstream: &Upstream, root: &str, models: &[Served]
 }
 
 /// The engine as the fleet file says it.
-pub(super) fn engine_of(dialect: Option<Dialect>) -> Engine {
+pub(crate) fn engine_of(dialect: Option<Dialect>) -> Engine {
     match dialect {
         Some(Dialect::Vllm) => Engine::Vllm,
         Some(Dialect::Sglang) => Engine::Sglang,
@@ -68,7 +66,7 @@ pub(super) fn engine_of(dialect: Option<Dialect>) -> Engine {
 }
 
 /// An answer in words, in the backend's own where it has any; a page for browsers is only named.
-pub(super) fn said(upstream: &Upstream, reply: &Reply) -> String {
+pub(crate) fn said(upstream: &Upstream, reply: &Reply) -> String {
     /// As much as reads well on a line.
     const LONGEST: usize = 160;
     let (status, body) = (reply.status.as_u16(), reply.body.trim_ascii());
@@ -82,27 +80,4 @@ pub(super) fn said(upstream: &Upstream, reply: &Reply) -> String {
     // Before it is cut, or half a secret would be left.
     let message = upstream.without_secrets(&UpstreamError::read(None, body).message);
     format!("{status}: {}", message.chars().take(LONGEST).collect::<String>())
-}
-
-/// Runs work that Ctrl-C ends.
-pub(super) fn until_interrupted(work: impl Future<Output = Exit>) -> Exit {
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(e) => {
-            eprintln!("error: cannot start: {e}");
-            return Exit::Environment;
-        }
-    };
-    let exit = runtime.block_on(async {
-        tokio::select! {
-            exit = work => exit,
-            Ok(()) = tokio::signal::ctrl_c() => {
-                eprintln!("interrupted");
-                Exit::Interrupted
-            }
-        }
-    });
-    // A lookup that hangs must not keep the process.
-    runtime.shutdown_background();
-    exit
 }
