@@ -216,7 +216,9 @@ fn headers_of_the_fleet_file_reach_the_backend_and_nobody_else() {
     assert_eq!(all("x-file"), ["from-a-file"]);
     assert_eq!(all("authorization"), [format!("Bearer {key}")]);
     assert_eq!(all("x-other"), ["kept"]);
-    let probe = recorder.all().into_iter().find(|r| r.header("x-outrigger-probe").is_some()).unwrap();
+    let probe = || recorder.all().into_iter().find(|r| r.header("x-outrigger-probe").is_some());
+    eventually("a probe, which a request may overtake", || probe().is_some());
+    let probe = probe().unwrap();
     assert_eq!(probe.header("x-gate-token"), Some(gate), "probes are let in as requests are");
     let state = gateway.admin_get("/api/v1/state").text() + &gateway.admin_get("/metrics").text();
     let said = [lock(&gateway.stdout).clone(), lock(&gateway.stderr).clone(), state, format!("{answer:?}")].concat();
