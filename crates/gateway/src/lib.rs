@@ -7,6 +7,14 @@
 //! load), [`upstream`], [`pool`], [`tls`] and [`net`] (connections), [`reply`] (errors), [`models`], [`litellm`] (clients of
 //! another proxy) and [`admin`]. [`ask`] is for commands that look at backends without serving.
 
+/// The standard macro panics when whoever reads standard error has gone away, which is no reason to stop serving.
+macro_rules! eprintln {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        writeln!(std::io::stderr().lock(), $($words)*).ok();
+    }};
+}
+
 pub mod account;
 pub mod admin;
 pub mod ask;

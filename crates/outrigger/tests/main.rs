@@ -1,6 +1,7 @@
 //! Integration tests of the binary, one module for each area.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod cli;
 mod config;
 mod gateway;
 mod import;

@@ -42,7 +42,7 @@ use crate::{
 };
 pub use crate::{
     faults::{Fault, FaultKind},
-    process::run_process,
+    process::{Ended, run_process},
     profile::{EngineKind, Fixed, LLAMA_70B, Profile, ProfileError},
     stats::{Outcome, RequestRecord, Stats},
 };

@@ -12,11 +12,20 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{Fake, Options};
 
+/// Why a fake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// SIGTERM, or the parent's end.
+    Asked,
+    /// Ctrl-C.
+    Interrupted,
+}
+
 /// Prints the ready line and serves until SIGTERM, SIGINT, a `kill` fault, or the parent's end if asked.
 ///
 /// With `die_with_parent` the process must be started from a thread that lives as long as its parent should, so not
 /// from tokio's blocking pool, whose idle threads end after 10 s.
-pub async fn run_process(options: Options, die_with_parent: bool) -> io::Result<()> {
+pub async fn run_process(options: Options, die_with_parent: bool) -> io::Result<Ended> {
     let parent = getppid();
     if die_with_parent {
         set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -26,13 +35,13 @@ pub async fn run_process(options: Options, die_with_parent: bool) -> io::Result<
     let name = options.profile.name.clone();
     let fake = Fake::spawn(Options { on_kill: Some(Arc::new(|| std::process::exit(137))), ..options }).await?;
     ready(&fake, &name)?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-        () = orphaned(parent), if die_with_parent => {}
-    }
+    let ended = tokio::select! {
+        _ = term.recv() => Ended::Asked,
+        _ = int.recv() => Ended::Interrupted,
+        () = orphaned(parent), if die_with_parent => Ended::Asked,
+    };
     fake.shutdown().await;
-    Ok(())
+    Ok(ended)
 }
 
 fn ready(fake: &Fake, profile: &str) -> io::Result<()> {

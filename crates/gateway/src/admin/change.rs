@@ -87,7 +87,7 @@ fn add(live: &Live, what: What, body: &Value) -> Result<Json<Value>, Refusal> {
             refuse(
                 StatusCode::BAD_REQUEST,
                 "wrong_duration",
-                "give the time as a whole number with s, m or h, such as 30m or 2h",
+                "give the time as a whole number with s, m, h or d, such as 30m or 2h",
             )
         })?,
         None => DEFAULT_TIME,
@@ -118,8 +118,8 @@ fn end(live: &Live, target: &What) -> Result<Json<Value>, Refusal> {
     Ok(Json(json!({ "ended": ended })))
 }
 
-/// `90s`, `30m`, `2h`, `1d`.
-fn duration(text: &str) -> Option<Duration> {
+/// How long an overlay lasts: `90s`, `30m`, `2h`, `1d`, up to 366 days.
+pub fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let seconds = match unit {
         "s" => 1,

@@ -7,6 +7,8 @@
 mod change;
 mod view;
 
+pub use change::duration;
+
 use std::sync::Arc;
 
 use axum::{

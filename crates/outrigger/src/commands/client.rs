@@ -7,8 +7,11 @@ use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
+use outrigger_core::record::Fault;
+use outrigger_gateway::net::{Connect as _, Tcp};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::time::timeout;
 
 /// Where a local gateway's admin listener is by default.
 pub(super) const DEFAULT_ADMIN: &str = "http://127.0.0.1:8081";
@@ -39,18 +42,29 @@ impl Reply {
     }
 }
 
+/// A name as a part of a path.
+pub(super) fn part(name: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(name, NON_ALPHANUMERIC)
+}
+
 /// Sends one request to `base` (such as `http://127.0.0.1:8081`) and waits for the whole answer.
 pub(super) async fn call(method: Method, base: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
     let address =
         base.strip_prefix("http://").with_context(|| format!("{base} is not an http:// URL"))?.trim_end_matches('/');
-    timeout(PATIENCE, exchange(method, address, path, body))
-        .await
-        .with_context(|| format!("{base} did not answer within {} s", PATIENCE.as_secs()))?
-        .with_context(|| format!("cannot talk to {base}; is it running, and is this its address?"))
+    match timeout(PATIENCE, exchange(method, address, path, body)).await {
+        Ok(Ok(reply)) => Ok(reply),
+        Ok(Err(e)) => bail!("cannot talk to {base}: {e:#}\n  help: is it running? --admin names another address"),
+        Err(_) => bail!(
+            "{base} did not answer within {} s\n  help: is that its address? --admin names another",
+            PATIENCE.as_secs()
+        ),
+    }
 }
 
 async fn exchange(method: Method, address: &str, path: &str, body: Option<&Value>) -> Result<Reply> {
-    let stream = TcpStream::connect(address).await?;
+    let (host, port) = address.rsplit_once(':').context("the address has no port")?;
+    // As the gateway connects, which needs no C library: that of a static binary cannot look names up.
+    let stream = Tcp.connect(host.trim_matches(['[', ']']), port.parse()?).await.map_err(unreachable)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let mut request =
@@ -72,7 +86,17 @@ async fn exchange(method: Method, address: &str, path: &str, body: Option<&Value
     Ok(Reply { status, body })
 }
 
-/// Runs one exchange for a command and says on stderr what went wrong.
-pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+fn unreachable(fault: Fault) -> anyhow::Error {
+    anyhow::Error::msg(match fault {
+        Fault::Dns => "the name is not known to /etc/hosts or to the name servers",
+        Fault::Refused => "nothing listens there (connection refused)",
+        Fault::ConnectTimeout => "nothing answers there (timed out)",
+        Fault::Reset => "the connection was reset",
+        _ => "this machine has no connection to give (ports, file descriptors or memory)",
+    })
+}
+
+/// Runs what waits for a network.
+pub(super) fn block_on<T, E: From<std::io::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }

@@ -16,13 +16,16 @@ use serde_json::{Value, json};
 
 use super::{
     Exit,
-    client::{DEFAULT_ADMIN, block_on, call},
-    write_out,
+    client::{DEFAULT_ADMIN, block_on, call, part},
+    input::Failed,
+    values, write_out,
 };
-use crate::config::{self, Error};
+use crate::config;
 
 /// Say what would be chosen for a request, and why.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "outrigger explain --fleet <FLEET> --model <MODEL> [OPTIONS]\n       \
+                            outrigger explain --id <ID> [--admin <ADMIN>] [--json]")]
 pub(super) struct Args {
     /// The fleet file.
     #[arg(long, required_unless_present = "id", requires = "model")]
@@ -31,10 +34,10 @@ pub(super) struct Args {
     #[arg(long)]
     model: Option<String>,
     /// Tokens of the prompt.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = values::whole_number)]
     prompt_tokens: u64,
     /// The client's bound on the answer.
-    #[arg(long)]
+    #[arg(long, value_parser = values::whole_number)]
     max_tokens: Option<u64>,
     /// A session, as `x-session-id` would name it.
     #[arg(long)]
@@ -46,7 +49,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["fleet", "model", "state"])]
     id: Option<String>,
     /// The live gateway's admin listener.
-    #[arg(long, default_value = DEFAULT_ADMIN)]
+    #[arg(long, default_value = DEFAULT_ADMIN, value_parser = values::admin_url)]
     admin: String,
     /// Print JSON.
     #[arg(long)]
@@ -60,17 +63,16 @@ pub(super) fn run(args: &Args) -> Exit {
     };
     match result {
         Ok(exit) => exit,
-        Err((exit, message)) => {
-            eprintln!("error: {}", message.trim_end());
-            exit
+        Err(failed) => {
+            eprintln!("error: {}", failed.message.trim_end());
+            failed.exit
         }
     }
 }
 
-fn live(args: &Args, id: &str) -> Result<Exit, (Exit, String)> {
-    let reply = block_on(call(Method::GET, &args.admin, &format!("/api/v1/decisions/{id}"), None))
-        .map_err(|e| (Exit::Environment, format!("{e:#}")))?;
-    let value = reply.json().map_err(|e| (Exit::No, format!("{e:#}")))?;
+fn live(args: &Args, id: &str) -> Result<Exit, Failed> {
+    let reply = block_on(call(Method::GET, &args.admin, &format!("/api/v1/decisions/{}", part(id)), None))?;
+    let value = reply.json().map_err(|e| Failed { exit: Exit::No, message: format!("{e:#}") })?;
     if args.json {
         return Ok(write_out(&format!("{value}\n")));
     }
@@ -78,17 +80,14 @@ fn live(args: &Args, id: &str) -> Result<Exit, (Exit, String)> {
     Ok(write_out(&decisions.map(|d| format!("attempt {}: {}", d["attempt"], words(d))).collect::<String>()))
 }
 
-fn ahead(args: &Args) -> Result<Exit, (Exit, String)> {
+fn ahead(args: &Args) -> Result<Exit, Failed> {
     let path = args.fleet.as_deref().unwrap_or_else(|| unreachable!("clap requires it"));
-    let loaded = config::load(path).map_err(|error| match error {
-        Error::Faulty(faults) => (Exit::No, faults.to_string()),
-        Error::Unreadable { .. } => (Exit::Environment, error.to_string()),
-    })?;
+    let loaded = config::load(path).map_err(|error| Failed::of_config(path, &error))?;
     let fleet = Arc::new(loaded.fleet);
     let name = args.model.as_deref().unwrap_or_default();
     let model = fleet.model_by_name(name).ok_or_else(|| {
         let names: Vec<&str> = fleet.models.iter().map(|m| m.name.as_str()).collect();
-        (Exit::Usage, format!("{} has no model {name:?}; it has: {}", path.display(), names.join(", ")))
+        Failed::usage(format!("{}: no model `{name}`\n  help: name one of: {}", path.display(), names.join(", ")))
     })?;
     let mut rng = Rng::seed_from_u64(0);
     let (mut state, now) = match &args.state {
@@ -111,12 +110,12 @@ fn ahead(args: &Args) -> Result<Exit, (Exit, String)> {
 }
 
 /// The state that a gateway reported, if it belongs to this fleet.
-fn recorded(fleet: &Arc<Fleet>, file: &std::path::Path) -> Result<(State, Nanos), (Exit, String)> {
-    let text = std::fs::read(file).map_err(|e| (Exit::Environment, format!("cannot read {}: {e}", file.display())))?;
+fn recorded(fleet: &Arc<Fleet>, file: &std::path::Path) -> Result<(State, Nanos), Failed> {
+    let text = std::fs::read(file).map_err(|e| Failed::unreadable(file, &e))?;
     let wrong = |why: String| {
-        (Exit::Usage, format!("{}: {why}; `outrigger status --json` writes what is needed", file.display()))
+        Failed::usage(format!("{}: {why}\n  help: `outrigger status --json` writes what is needed", file.display()))
     };
-    let value: Value = serde_json::from_slice(&text).map_err(|e| wrong(e.to_string()))?;
+    let value: Value = serde_json::from_slice(&text).map_err(|e| wrong(format!("it is not JSON: {e}")))?;
     if value["fleet"].as_str() != Some(&fleet.digest) {
         return Err(wrong(format!("it is of fleet {}, and the file is {}", value["fleet"], fleet.digest)));
     }

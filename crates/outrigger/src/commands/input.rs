@@ -26,6 +26,10 @@ impl Failed {
         Self { exit: Exit::Environment, message: message.into() }
     }
 
+    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Self {
+        Self::environment(config::unreadable(path, error))
+    }
+
     pub(super) fn of_config(path: &Path, error: &config::Error) -> Self {
         match error {
             config::Error::Faulty(faults) => {
@@ -37,15 +41,31 @@ impl Failed {
     }
 }
 
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        Self::environment(format!("{error:#}"))
+    }
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::environment(error.to_string())
+    }
+}
+
 /// A table of measured points.
 pub(super) fn measured_rows(file: &Path) -> Result<Vec<Row>, Failed> {
     let rows = read_rows(text_of(file)?);
-    rows.map_err(|fault| Failed::usage(format!("{}: {fault}\n  help: {}", file.display(), fault.help)))
+    rows.map_err(|fault| {
+        let column = if fault.column.is_empty() { String::new() } else { format!(", column {}", fault.column) };
+        let at = format!("{}: row {}{column}", file.display(), fault.row);
+        Failed::usage(format!("{at}: {}\n  help: {}", fault.message, fault.help))
+    })
 }
 
 /// A file's text, unpacked where it is .gz; `-` is standard input.
 pub(super) fn text_of(file: &Path) -> Result<Box<dyn BufRead>, Failed> {
-    let unreadable = |e: io::Error| Failed::environment(format!("cannot read {}: {e}", file.display()));
+    let unreadable = |e: io::Error| Failed::unreadable(file, &e);
     let is_stdin = file.as_os_str() == "-";
     let raw: Box<dyn Read> =
         if is_stdin { Box::new(io::stdin()) } else { Box::new(File::open(file).map_err(unreadable)?) };

@@ -28,13 +28,17 @@ enum What {
         json: bool,
     },
     /// Print the hash of the key on standard input, for a `file:` of the fleet file.
-    Hash,
+    Hash {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(args: &Args) -> Exit {
     match &args.what {
         What::New { name, json } => new(name, *json),
-        What::Hash => hash(),
+        What::Hash { json } => hash(*json),
     }
 }
 
@@ -42,7 +46,7 @@ pub(super) fn run(args: &Args) -> Exit {
 const LONGEST: u64 = 4_096;
 
 /// The key comes by standard input, since arguments can be seen by everybody on the machine.
-fn hash() -> Exit {
+fn hash(json: bool) -> Exit {
     if std::io::stdin().is_terminal() {
         eprintln!("type the key, then Enter and Ctrl-D");
     }
@@ -56,7 +60,8 @@ fn hash() -> Exit {
         eprintln!("error: there is no key on standard input; try `printf %s \"$KEY\" | outrigger key hash`");
         return Exit::Usage;
     }
-    write_out(&format!("{}\n", hex(&Sha256::digest(key.as_bytes()))))
+    let hash = hex(&Sha256::digest(key.as_bytes()));
+    write_out(&if json { format!("{}\n", serde_json::json!({ "sha256": hash })) } else { format!("{hash}\n") })
 }
 
 fn new(name: &str, json: bool) -> Exit {

@@ -3,8 +3,12 @@
 //! A command gives an [`Exit`], because scripts branch on it; data goes to stdout and talk to stderr. Adding one takes
 //! a file with `Args` and `run`, and a line in each place below.
 
+#[macro_use]
+mod say;
+
 mod check;
 mod client;
+mod completions;
 mod demo;
 mod explain;
 mod fake;
@@ -13,6 +17,7 @@ mod init;
 mod input;
 mod interrupt;
 mod key;
+mod man;
 mod model;
 mod online;
 mod operate;
@@ -22,17 +27,22 @@ mod secrets;
 mod serve;
 mod simulate;
 mod sockets;
+mod values;
 
-use std::{
-    io::{IsTerminal, Write},
-    process::ExitCode,
-};
+use std::{io::Write, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use anstream::{AutoStream, ColorChoice, stream::RawStream};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Serves LLMs from GPUs rented on several clouds as one OpenAI-compatible endpoint.
 #[derive(Debug, Parser)]
-#[command(name = "outrigger", version)]
+#[command(
+    name = "outrigger",
+    version,
+    after_help = "Exit codes: 0 yes; 1 it ran, and the answer is no; 2 wrong arguments or input; 3 a port, a disk or a network
+is in the way; 130 Ctrl-C. Data goes to standard output, words to standard error.
+Variables: OUTRIGGER_ADMIN_TOKEN for the admin listener; NO_COLOR, CLICOLOR_FORCE for colours."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -57,6 +67,8 @@ enum Command {
     Import(import::Args),
     Schema(schema::Args),
     Fake(fake::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// How a command ended.
@@ -94,14 +106,26 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Fake(args) => fake::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     ExitCode::from(exit as u8)
 }
 
+/// All commands, as their help, completions and manual pages know them.
+fn cli() -> clap::Command {
+    Cli::command()
+}
+
 /// Whether to colour what goes to stderr.
 fn colour_on_stderr() -> bool {
-    let is_asked_not_to = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !is_asked_not_to && std::io::stderr().is_terminal()
+    takes_escapes(&std::io::stderr())
+}
+
+/// Whether escapes may be written to a stream: by the rule that clap has for help and errors (NO_COLOR, CLICOLOR,
+/// CLICOLOR_FORCE, TERM=dumb, and no terminal).
+fn takes_escapes(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
 }
 
 /// Writes data to stdout. A reader that has gone away (`| head`) is no fault of the command.

@@ -6,15 +6,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Exit,
-    client::{DEFAULT_ADMIN, block_on, call},
-    write_out,
+    client::{DEFAULT_ADMIN, block_on, call, part},
+    values, write_out,
 };
 
 /// Which gateway, and how to answer.
 #[derive(Debug, clap::Args)]
 pub(super) struct Target {
     /// The gateway's admin listener.
-    #[arg(long, default_value = DEFAULT_ADMIN)]
+    #[arg(long, default_value = DEFAULT_ADMIN, value_parser = values::admin_url)]
     admin: String,
     /// Print JSON.
     #[arg(long)]
@@ -25,7 +25,7 @@ pub(super) struct Target {
 #[derive(Debug, clap::Args)]
 struct Overlay {
     /// How long, such as 30m or 2h.
-    #[arg(long = "for", default_value = "2h")]
+    #[arg(long = "for", default_value = "2h", value_parser = values::time)]
     time: String,
     /// Why, for whoever looks next.
     #[arg(long, default_value = "")]
@@ -49,6 +49,7 @@ pub(super) struct Status {
 /// Take a backend out of use for new requests, for a while.
 #[derive(Debug, clap::Args)]
 pub(super) struct Drain {
+    /// Its name in the fleet file.
     backend: String,
     #[command(flatten)]
     overlay: Overlay,
@@ -59,6 +60,7 @@ pub(super) struct Drain {
 /// Put a drained backend back into use.
 #[derive(Debug, clap::Args)]
 pub(super) struct Undrain {
+    /// Its name in the fleet file.
     backend: String,
     #[command(flatten)]
     target: Target,
@@ -67,12 +69,13 @@ pub(super) struct Undrain {
 /// Change the weights of a tier for a while.
 #[derive(Debug, clap::Args)]
 pub(super) struct Weight {
+    /// Its name in the fleet file.
     model: String,
     /// Such as `coreweave=60 lambda=40`; a backend left out gets 0.
     #[arg(required = true, value_name = "BACKEND=WEIGHT")]
     weights: Vec<String>,
     /// Which tier, from 1.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = values::whole_number)]
     tier: u64,
     #[command(flatten)]
     overlay: Overlay,
@@ -93,22 +96,18 @@ pub(super) fn status(args: &Status) -> Exit {
 
 pub(super) fn drain(args: &Drain) -> Exit {
     let body = args.overlay.to_json();
-    answer(&args.target, Method::POST, &format!("/api/v1/backends/{}/drain", args.backend), Some(&body), |v| {
+    answer(&args.target, Method::POST, &format!("/api/v1/backends/{}/drain", part(&args.backend)), Some(&body), |v| {
         format!("{} gets no new requests {}\n", args.backend, until(v))
     })
 }
 
 pub(super) fn undrain(args: &Undrain) -> Exit {
-    answer(
-        &args.target,
-        Method::POST,
-        &format!("/api/v1/backends/{}/undrain", args.backend),
-        None,
-        |v| match v["ended"].as_bool() {
+    answer(&args.target, Method::POST, &format!("/api/v1/backends/{}/undrain", part(&args.backend)), None, |v| {
+        match v["ended"].as_bool() {
             Some(true) => format!("{} is in use again\n", args.backend),
             _ => format!("{} was not drained\n", args.backend),
-        },
-    )
+        }
+    })
 }
 
 pub(super) fn weight(args: &Weight) -> Exit {
@@ -122,7 +121,7 @@ pub(super) fn weight(args: &Weight) -> Exit {
     let mut body = args.overlay.to_json();
     body["tier"] = json!(args.tier);
     body["weights"] = Value::Object(weights);
-    answer(&args.target, Method::PUT, &format!("/api/v1/models/{}/split", args.model), Some(&body), |v| {
+    answer(&args.target, Method::PUT, &format!("/api/v1/models/{}/split", part(&args.model)), Some(&body), |v| {
         format!("tier {} of {} is split {} {}\n", args.tier, args.model, args.weights.join(" "), until(v))
     })
 }
@@ -146,10 +145,11 @@ pub(super) fn reload(args: &Reload) -> Exit {
 }
 
 fn one_weight(pair: &str) -> Result<(String, Value)> {
-    let (backend, weight) = pair.split_once('=').with_context(|| format!("{pair:?} is not BACKEND=WEIGHT"))?;
+    let (backend, weight) =
+        pair.split_once('=').with_context(|| format!("{pair:?} is not BACKEND=WEIGHT, such as coreweave=60"))?;
     match weight.parse::<u32>() {
         Ok(weight) => Ok((backend.to_owned(), json!(weight))),
-        Err(_) => bail!("the weight in {pair:?} is not a whole number"),
+        Err(_) => bail!("the weight in {pair:?} is not a whole number, such as 60"),
     }
 }
 

@@ -62,7 +62,7 @@ fn secret(reference: &SecretRef, variable: Variable<'_>) -> Result<String, Strin
         SecretRef::File(path) => match std::fs::read_to_string(path) {
             Ok(text) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
             Ok(_) => Err(format!("{} is empty; put the secret into it", path.display())),
-            Err(e) => Err(format!("cannot read {}: {e}", path.display())),
+            Err(e) => Err(format!("cannot read {}: {e}; put the secret into it", path.display())),
         },
     }
 }

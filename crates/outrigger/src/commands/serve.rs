@@ -22,7 +22,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr, import, secrets, sockets::Sockets};
+use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr, import, secrets, sockets::Sockets, values};
 use crate::config::{self, Error, Severity};
 
 /// Serve a fleet as one endpoint.
@@ -30,11 +30,11 @@ use crate::config::{self, Error, Severity};
 pub(super) struct Args {
     #[command(flatten)]
     source: Source,
-    /// Where clients connect; port 0 takes a free one.
-    #[arg(long)]
+    /// Where clients connect, in place of what the fleet says; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::address)]
     listen: Option<SocketAddr>,
-    /// Where metrics and the admin API are.
-    #[arg(long)]
+    /// Where metrics and the admin API are, in place of what the fleet says.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = values::address)]
     admin: Option<SocketAddr>,
     /// Read the fleet file and the files that it names again only by `outrigger reload`, and not when they change.
     #[arg(long)]
@@ -144,30 +144,22 @@ async fn until_stopped(running: Running, mut signals: Signals) -> Exit {
 
 /// SIGTERM and Ctrl-C, noticed from the moment that this is made.
 #[derive(Debug)]
-struct Signals {
+pub(super) struct Signals {
     term: Signal,
     int: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    pub(super) fn new() -> std::io::Result<Self> {
         Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
     }
 
     /// `true` for Ctrl-C.
-    async fn next(&mut self) -> bool {
+    pub(super) async fn next(&mut self) -> bool {
         tokio::select! {
             _ = self.term.recv() => false,
             _ = self.int.recv() => true,
         }
-    }
-}
-
-/// `true` for Ctrl-C.
-pub(super) async fn wait_for_signal() -> bool {
-    match Signals::new() {
-        Ok(mut signals) => signals.next().await,
-        Err(_) => std::future::pending().await,
     }
 }
 
@@ -255,8 +247,12 @@ fn append(path: &Path) -> Result<Box<dyn std::io::Write + Send>, Refusal> {
         }
         Ok(file)
     };
-    let file = open()
-        .map_err(|e: std::io::Error| (Exit::Environment, format!("error: cannot write {}: {e}", path.display())))?;
+    let file = open().map_err(|e: std::io::Error| {
+        (
+            Exit::Environment,
+            format!("error: cannot write {}: {e}; give another file with --decision-log", path.display()),
+        )
+    })?;
     Ok(Box::new(file))
 }
 

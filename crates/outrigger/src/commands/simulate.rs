@@ -17,10 +17,12 @@ use std::{
 use outrigger_plan::sim::{self, Report};
 use serde_json::{Value, json};
 
-use super::{Exit, input::Failed, write_out};
+use super::{Exit, input::Failed, values, write_out};
 
 /// Play a trace of requests against fleets, and say what each would do and cost.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "outrigger simulate --fleet <FLEET> --trace <TRACE> [OPTIONS]\n       \
+                            outrigger simulate --merge <FILE>... [--json] [--html <FILE>]")]
 pub(super) struct Args {
     /// The fleet file. Given several times, the fleets are played side by side.
     #[arg(long, required_unless_present = "merge")]
@@ -40,7 +42,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", requires = "lengths")]
     service: Option<String>,
     /// With --lengths, this many times as many requests.
-    #[arg(long, value_name = "N", default_value_t = 1.0, requires = "lengths")]
+    #[arg(long, value_name = "N", default_value_t = 1.0, requires = "lengths", value_parser = values::number)]
     scale: f64,
     /// The model that requests ask for whose own the fleet does not have: the fleet's first unless given.
     #[arg(long)]
@@ -52,13 +54,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "weighted|latency|cheapest")]
     mode: Vec<grid::ModeName>,
     /// The same seed gives the same report. Given several times, each is played.
-    #[arg(long, default_value = "1")]
+    #[arg(long, default_value = "1", value_parser = values::whole_number)]
     seed: Vec<u64>,
     /// Arrivals come this many times as fast.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = values::number)]
     speed: f64,
     /// Seconds between two readings of an engine's metrics, on average; 0 for none.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = values::number)]
     scrape_every: f64,
     /// Pools on demand are there at once and paid for from their first request, instead of following the load with
     /// their cold starts.
@@ -175,7 +177,12 @@ fn notes(setups: &[setup::Ready]) -> Vec<&String> {
 fn tell(args: &Args, trace: &str, played: &[Played]) -> Result<Exit, Failed> {
     if let Some(path) = &args.html {
         let page = html::page(trace, played);
-        std::fs::write(path, page).map_err(|e| Failed::environment(format!("cannot write {}: {e}", path.display())))?;
+        std::fs::write(path, page).map_err(|e| {
+            Failed::environment(format!(
+                "cannot write {}: {e}\n  help: give --html a file in a folder that is there",
+                path.display()
+            ))
+        })?;
     }
     let stopped = played.iter().any(|p| p.stopped);
     if stopped {

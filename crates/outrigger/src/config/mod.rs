@@ -125,11 +125,23 @@ impl std::error::Error for Faults {}
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The environment's fault.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("{}", unreadable(path, source))]
     Unreadable { path: PathBuf, source: io::Error },
     /// The file's fault; warnings are among them.
     #[error("{0}")]
     Faulty(Faults),
+}
+
+/// What keeps a file from being read, and what to do about it.
+pub fn unreadable(path: &Path, error: &io::Error) -> String {
+    let help = match error.kind() {
+        io::ErrorKind::NotFound if path.is_absolute() => "\n  help: check the path",
+        io::ErrorKind::NotFound => "\n  help: check the path; it is looked for from the current directory",
+        io::ErrorKind::IsADirectory => "\n  help: give a file in it",
+        io::ErrorKind::PermissionDenied => "\n  help: let this user read it",
+        _ => "",
+    };
+    format!("cannot read {}: {error}{help}", path.display())
 }
 
 /// Reads the fleet file at `path`.

@@ -46,7 +46,7 @@ fn a_drained_backend_gets_nothing_until_it_is_put_back() {
     let unknown = gateway.command(&["drain", "nobody"]);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("there are: a, b"), "{unknown:?}");
-    assert_eq!(gateway.command(&["drain", "a", "--for", "soon"]).status.code(), Some(1));
+    assert_eq!(gateway.command(&["drain", "a", "--for", "soon"]).status.code(), Some(2));
 }
 
 #[test]

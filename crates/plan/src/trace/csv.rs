@@ -167,7 +167,10 @@ fn missing(row: u64, names: &[&str], columns: &[String]) -> TraceFault {
         Some(near) => format!("is it the one called {}? Rename it", shown(near.as_bytes())),
         None => {
             let some: Vec<_> = columns.iter().take(12).map(|column| shown(column.as_bytes())).collect();
-            format!("it has {}; the help of the format tells which are needed", some.join(", "))
+            format!(
+                "it has {}; a trace has arrival_s, prompt_tokens and output_tokens, or what another tool calls them (docs/simulate.md)",
+                some.join(", ")
+            )
         }
     };
     TraceFault::new(row, message, help)

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -27,7 +28,7 @@ use tokio::{
 use super::{
     LoadOptions, authority,
     book::{LoadStats, Observed, Verdict},
-    header as parse_header,
+    header as parse_header, invalid,
     verify::{Reading, head},
 };
 
@@ -42,6 +43,7 @@ type Sender = SendRequest<Full<Bytes>>;
 
 #[derive(Debug)]
 pub(super) struct Client {
+    address: SocketAddr,
     authority: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     model: String,
@@ -71,8 +73,13 @@ impl Client {
         for (name, value) in &options.headers {
             headers.push(parse_header(name, value)?);
         }
+        let authority = authority(&options.url)?;
+        // Names are not looked up: the C library of a static binary, which this is a part of, cannot.
+        let numbers = authority.replacen("localhost:", "127.0.0.1:", 1);
+        let address = numbers.parse().map_err(|_| invalid("a URL whose host is a name and not an address"))?;
         Ok(Self {
-            authority: authority(&options.url)?,
+            address,
+            authority,
             headers,
             model: options.model.clone(),
             max_tokens: options.max_tokens,
@@ -201,7 +208,7 @@ impl Client {
     }
 
     async fn connect(&self) -> io::Result<Sender> {
-        let tcp = TcpStream::connect(&self.authority).await?;
+        let tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(tcp)).await.map_err(io::Error::other)?;
         // It ends with its sender; what breaks it is told to the request.

@@ -6,6 +6,7 @@
 use std::{
     fs,
     io::Write as _,
+    net::SocketAddr,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -24,6 +25,8 @@ use super::{
     super::{
         Exit,
         client::{block_on, call},
+        input::Failed,
+        values, write_out,
     },
     clouds::Clouds,
 };
@@ -37,8 +40,11 @@ pub(super) struct Break {
     #[arg(long, default_value = "kill")]
     fault: Fault,
     /// The demo's gateway, by its admin URL; the demo last started by default.
-    #[arg(long)]
+    #[arg(long, value_parser = values::admin_url)]
     admin: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Heal a cloud of the running demo.
@@ -47,8 +53,11 @@ pub(super) struct Heal {
     /// coreweave, lambda or openai.
     cloud: String,
     /// The demo's gateway, by its admin URL; the demo last started by default.
-    #[arg(long)]
+    #[arg(long, value_parser = values::admin_url)]
     admin: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -94,7 +103,7 @@ impl Fault {
 struct Note {
     pid: u32,
     admin: String,
-    control: String,
+    control: SocketAddr,
     /// Name, and the address of the cloud's admin listener.
     clouds: Vec<(String, String)>,
 }
@@ -118,7 +127,7 @@ impl Listener {
         let note = Note {
             pid: std::process::id(),
             admin: admin.to_owned(),
-            control: socket.local_addr()?.to_string(),
+            control: socket.local_addr()?,
             clouds: clouds
                 .addresses()
                 .filter_map(|(name, _)| Some((name.to_owned(), clouds.get(name)?.admin.clone())))
@@ -151,31 +160,36 @@ impl Request {
 }
 
 pub(super) fn break_cloud(args: &Break) -> Exit {
-    told(block_on(async {
+    let fault = args.fault.to_json();
+    let done = block_on(async {
         let cloud = Target::find(args.admin.as_deref(), &args.cloud)?;
         // A cloud that is told to die may not live to answer.
-        let reply = call(Method::POST, &cloud.admin, "/faults", Some(&args.fault.to_json())).await;
+        let reply = call(Method::POST, &cloud.admin, "/faults", Some(&fault)).await;
         match (reply, args.fault) {
             (Ok(reply), _) => drop(reply.json()?),
             (Err(_), Fault::Kill) => {}
             (Err(e), _) => {
-                return Err(e.context(format!("is {} dead? `outrigger demo heal {0}` starts it again", args.cloud)));
+                return Err(e
+                    .context(format!("is {} dead? `outrigger demo heal {0}` starts it again", args.cloud))
+                    .into());
             }
         }
         Ok(format!("{} is broken; `outrigger demo heal {0}` puts it right\n", args.cloud))
-    }))
+    });
+    told(done, args.json, &json!({ "cloud": args.cloud, "fault": fault["fault"] }))
 }
 
 pub(super) fn heal_cloud(args: &Heal) -> Exit {
-    told(block_on(async {
+    let done = block_on(async {
         let cloud = Target::find(args.admin.as_deref(), &args.cloud)?;
-        restart(&cloud.control, &args.cloud).await?;
+        restart(cloud.control, &args.cloud).await?;
         call(Method::DELETE, &cloud.admin, "/faults", None).await?.json()?;
         Ok(format!("{} is healthy\n", args.cloud))
-    }))
+    });
+    told(done, args.json, &json!({ "cloud": args.cloud, "fault": null }))
 }
 
-async fn restart(control: &str, cloud: &str) -> Result<()> {
+async fn restart(control: SocketAddr, cloud: &str) -> Result<()> {
     let mut stream = TcpStream::connect(control).await.context("the demo does not run any more")?;
     stream.write_all(cloud.as_bytes()).await?;
     let mut answer = String::new();
@@ -183,12 +197,13 @@ async fn restart(control: &str, cloud: &str) -> Result<()> {
     if answer == "ok" { Ok(()) } else { bail!("{answer}") }
 }
 
-fn told(result: Result<String>) -> Exit {
-    match result {
-        Ok(words) => super::super::write_out(&words),
-        Err(e) => {
-            eprintln!("error: {e:#}");
-            Exit::Environment
+fn told(done: Result<String, Failed>, json: bool, value: &Value) -> Exit {
+    match done {
+        Ok(_) if json => write_out(&format!("{value}\n")),
+        Ok(words) => write_out(&words),
+        Err(failed) => {
+            eprintln!("error: {}", failed.message);
+            failed.exit
         }
     }
 }
@@ -197,20 +212,26 @@ fn told(result: Result<String>) -> Exit {
 struct Target {
     /// URL of the cloud's admin listener.
     admin: String,
-    control: String,
+    control: SocketAddr,
 }
 
 impl Target {
-    fn find(admin: Option<&str>, cloud: &str) -> Result<Self> {
+    fn find(admin: Option<&str>, cloud: &str) -> Result<Self, Failed> {
         let notes = notes()?;
         let note = match admin {
-            Some(url) => notes.into_iter().find(|n| n.admin == url.trim_end_matches('/')),
+            Some(url) => notes.into_iter().find(|n| n.admin == url),
             None => notes.into_iter().next(),
         };
-        let note = note.context("no demo runs; start one with `outrigger demo`")?;
+        let Some(note) = note else {
+            let which = admin.map_or_else(String::new, |url| format!(" whose gateway has its admin listener at {url}"));
+            return Err(Failed::environment(format!("no demo runs{which}; start one with `outrigger demo`")));
+        };
         let names: Vec<&str> = note.clouds.iter().map(|(name, _)| name.as_str()).collect();
         let Some((_, address)) = note.clouds.iter().find(|(name, _)| name == cloud) else {
-            bail!("the demo has no cloud {cloud:?}; it has {}", names.join(", "))
+            return Err(Failed::usage(format!(
+                "the demo has no cloud `{cloud}`\n  help: name one of: {}",
+                names.join(", ")
+            )));
         };
         Ok(Self { admin: format!("http://{address}"), control: note.control })
     }

@@ -8,7 +8,7 @@ mod control;
 mod screen;
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::{ErrorKind, IsTerminal as _, Write as _},
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use self::{clouds::Clouds, screen::Screen};
-use super::{Exit, secrets, serve};
+use super::{Exit, secrets, serve, takes_escapes};
 use crate::config;
 
 const FLEET: &str = include_str!("fleet.yaml");
@@ -76,6 +76,8 @@ async fn demo(args: &Args) -> Result<Exit> {
     let gateway = gateway(&clouds).await?;
     let (listen, admin) = (format!("http://{}", gateway.listen), format!("http://{}", gateway.admin));
     let control = control::Listener::open(&admin, &clouds).await?;
+    // Before the ready line: whoever reads it may end the demo at once.
+    let mut signals = serve::Signals::new().context("cannot wait for signals")?;
     if args.json {
         say(&json!({
             "event": "ready",
@@ -86,14 +88,13 @@ async fn demo(args: &Args) -> Result<Exit> {
         }))?;
     }
     let load = Load::start(LoadOptions { requests_per_second: args.rate, ..LoadOptions::new(listen, MODEL) })?;
-    let mut screen =
-        (!args.json).then(|| Screen::new(std::io::stdout().is_terminal(), &gateway, &clouds, load.stats()));
-    let interrupted = watch(args, &mut clouds, &control, screen.as_mut()).await;
+    let mut screen = (!args.json).then(|| Screen::new(has_screen(), &gateway, &clouds, load.stats()));
+    let interrupted = watch(args, &mut clouds, &control, screen.as_mut(), &mut signals).await;
     load.stop();
     let settle = tokio::time::timeout(Duration::from_secs(30), load.finish());
     let seen = tokio::select! {
         seen = settle => seen.ok(),
-        _ = serve::wait_for_signal() => None,
+        _ = signals.next() => None,
     };
     drop(screen);
     let failed = report(args, seen)?;
@@ -129,7 +130,13 @@ async fn gateway(clouds: &Clouds) -> Result<Running> {
 }
 
 /// Draws and serves `demo heal` until it is time to end. `true` when ended by Ctrl-C.
-async fn watch(args: &Args, clouds: &mut Clouds, control: &control::Listener, mut screen: Option<&mut Screen>) -> bool {
+async fn watch(
+    args: &Args,
+    clouds: &mut Clouds,
+    control: &control::Listener,
+    mut screen: Option<&mut Screen>,
+    signals: &mut serve::Signals,
+) -> bool {
     let end = async {
         match args.time {
             Some(time) => tokio::time::sleep(time).await,
@@ -138,11 +145,10 @@ async fn watch(args: &Args, clouds: &mut Clouds, control: &control::Listener, mu
     };
     let every = if screen.as_ref().is_some_and(|s| s.is_live()) { FRAME } else { LINE };
     let mut frames = tokio::time::interval(every);
-    let mut signal = std::pin::pin!(serve::wait_for_signal());
     let mut end = std::pin::pin!(end);
     loop {
         tokio::select! {
-            interrupted = &mut signal => return interrupted,
+            interrupted = signals.next() => return interrupted,
             () = &mut end => return false,
             request = control.next() => {
                 if let Some(request) = request {
@@ -182,8 +188,16 @@ fn report(args: &Args, seen: Option<Snapshot>) -> Result<bool> {
 
 fn say(line: &serde_json::Value) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    Ok(out.flush()?)
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        // A reader that has gone away (`| head`) is no fault of the demo.
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("cannot write to standard output"),
+        _ => Ok(()),
+    }
+}
+
+fn has_screen() -> bool {
+    let out = std::io::stdout();
+    out.is_terminal() && takes_escapes(&out)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -20,6 +20,7 @@ use super::Args;
 use crate::commands::{
     Exit,
     input::{Failed, text_of},
+    takes_escapes,
 };
 
 /// A trace's requests, with their models in the fleet.
@@ -103,7 +104,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 impl Progress {
     pub(super) fn new(args: &Args) -> Self {
         watch_for_interrupts();
-        let is_terminal = io::stderr().is_terminal() && !args.json;
+        let is_terminal = io::stderr().is_terminal() && takes_escapes(&io::stderr()) && !args.json;
         Self { shown: Mutex::new(None), began: Instant::now(), is_terminal }
     }
 

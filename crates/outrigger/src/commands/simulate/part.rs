@@ -78,7 +78,7 @@ pub(super) fn merge(args: &Args) -> Result<Exit, Failed> {
 
 fn read(path: &Path) -> Result<Part, Failed> {
     let name = path.display();
-    let file = File::open(path).map_err(|e| Failed::environment(format!("cannot read {name}: {e}")))?;
+    let file = File::open(path).map_err(|e| Failed::unreadable(path, &e))?;
     serde_json::from_reader(BufReader::new(file)).map_err(|e| {
         let help = "give what `outrigger simulate --shard I/N` printed";
         Failed::usage(format!("{name} is no part of a simulation: {e}\n  help: {help}"))

@@ -54,8 +54,7 @@ pub(super) fn load(run: &Run, args: &Args) -> Result<Ready, Failed> {
 
 fn events(args: &Args, fleet: &Fleet) -> Result<Vec<Happening>, Failed> {
     let Some(path) = &args.events else { return Ok(Vec::new()) };
-    let text =
-        fs::read_to_string(path).map_err(|e| Failed::environment(format!("cannot read {}: {e}", path.display())))?;
+    let text = fs::read_to_string(path).map_err(|e| Failed::unreadable(path, &e))?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     let parse = |(i, line): (usize, &str)| {
         let at = |message: String, help: &str| {
