@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::Write as _,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -123,7 +123,7 @@ pub(super) struct Request {
 
 impl Listener {
     pub(super) async fn open(admin: &str, clouds: &Clouds) -> Result<Self> {
-        let socket = TcpListener::bind("127.0.0.1:0").await?;
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let note = Note {
             pid: std::process::id(),
             admin: admin.to_owned(),

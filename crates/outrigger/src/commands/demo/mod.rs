@@ -9,6 +9,7 @@ mod screen;
 
 use std::{
     io::{ErrorKind, IsTerminal as _, Write as _},
+    net::Ipv4Addr,
     sync::Arc,
     time::Duration,
 };
@@ -115,8 +116,8 @@ async fn gateway(clouds: &Clouds) -> Result<Running> {
     let secrets = secrets::resolve(&loaded.fleet).map_err(|faults| anyhow::anyhow!(faults.join("; ")))?;
     let setup = Setup {
         loaded: Loaded { fleet: Arc::new(loaded.fleet), secrets },
-        data: Arc::new(TcpListener::bind("127.0.0.1:0").await?),
-        admin: TcpListener::bind("127.0.0.1:0").await?,
+        data: Arc::new(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?),
+        admin: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?,
         tls: None,
         connector: Arc::new(Tcp),
         outputs: Outputs::default(),
