@@ -13,19 +13,21 @@ fail() {
     exit 1
 }
 
-# in_root ROOT PROGRAM ARGS…: as uid 65532, with an empty environment; /proc is the only thing that the kernel adds, as a
-# container's does. The last process to end takes all others with it.
+# in_root ROOT PROGRAM ARGS…: as uid 65532, with an empty environment. The demo finds its own program by /proc and gives its
+# clouds /dev/null, so that these two are there, as in a container. The first process takes all others with it.
 in_root() {
     local root=$1
     shift
     # shellcheck disable=SC2016  # the inner shell's arguments
-    unshare --mount --pid --fork --kill-child bash -c 'mount -t proc proc "$0/proc" && exec env -i chroot --userspec=65532:65532 "$0" "$@"' \
-        "$root" "$@"
+    unshare --mount --pid --fork --kill-child bash -c '
+        mount -t proc proc "$0/proc" && mount --bind /dev/null "$0/dev/null" &&
+            exec env -i "$(command -v chroot)" --userspec=65532:65532 "$0" "$@"' "$root" "$@"
 }
 
 # ---- an empty root
 root=$work/empty
-mkdir -p "$root"/{proc,tmp}
+mkdir -p "$root"/{proc,dev,tmp}
+: >"$root/dev/null"
 chmod 1777 "$root/tmp"
 install -m 755 "$binary" "$root/outrigger"
 install -m 644 "$repository/examples/burst.yaml" "$root/fleet.yaml"
@@ -38,7 +40,7 @@ import json, sys
 done = json.loads(sys.stdin.read())
 assert done["requests"] > 50 and done["failed"] == 0 and len(done["by_backend"]) >= 2, done
 print("empty root: version, check, and a demo of", done["requests"], "requests,", done["failed"], "failed")'
-[[ $(cd "$root" && find . -xdev -type f | sort | tr '\n' ' ') == "./fleet.yaml ./outrigger " ]] || fail "something is left behind"
+[[ $(cd "$root" && find . -xdev -type f | sort | tr '\n' ' ') == "./dev/null ./fleet.yaml ./outrigger " ]] || fail "something is left behind"
 
 # ---- the image's root, laid out as docker would
 context=$work/context

@@ -108,7 +108,7 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
     };
     // Before the ready line: whoever reads it may stop the gateway at once, and then expects it to drain.
     let signals = Signals::new().map_err(|e| (Exit::Environment, format!("error: cannot wait for signals: {e}")))?;
-    ready(&fleet, &data, &admin)?;
+    let ready = Ready::of(&fleet, &data, &admin)?;
     let setup = Setup {
         loaded,
         data: Arc::new(data),
@@ -122,7 +122,11 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
         dialect: args.source.dialect(),
         seed: seed(),
     };
+    // Nothing is ready that does not start; and until the line is out, no request's line may come before it.
+    let mut out = std::io::stdout().lock();
     let running = outrigger_gateway::start(setup).map_err(|e| (Exit::Environment, format!("error: {e}")))?;
+    ready.tell(&mut out)?;
+    drop(out);
     Ok(until_stopped(running, signals).await)
 }
 
@@ -269,19 +273,32 @@ fn ends_within_a_line(path: &Path) -> std::io::Result<bool> {
     Ok(last != *b"\n")
 }
 
-fn ready(fleet: &Fleet, data: &TcpListener, admin: &TcpListener) -> Result<(), Refusal> {
-    let address = |listener: &TcpListener, scheme| listener.local_addr().map(|a| format!("{scheme}://{a}"));
-    let environment = |e: std::io::Error| (Exit::Environment, format!("error: {e}"));
-    let scheme = if fleet.gateway.tls.is_some() { "https" } else { "http" };
-    let (listen, admin) = (address(data, scheme).map_err(environment)?, address(admin, "http").map_err(environment)?);
-    let line = serde_json::json!({ "event": "ready", "listen": listen, "admin": admin, "fleet": fleet.digest });
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").and_then(|()| out.flush()).map_err(environment)?;
-    eprintln!(
-        "serving {} on {listen}, admin on {admin}",
-        fleet.models.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ")
-    );
-    Ok(())
+/// What is said when the gateway serves: a line for programs and one for people.
+struct Ready {
+    line: serde_json::Value,
+    words: String,
+}
+
+impl Ready {
+    fn of(fleet: &Fleet, data: &TcpListener, admin: &TcpListener) -> Result<Self, Refusal> {
+        let address = |listener: &TcpListener, scheme| {
+            let at = listener.local_addr().map_err(|e| (Exit::Environment, format!("error: {e}")))?;
+            Ok(format!("{scheme}://{at}"))
+        };
+        let scheme = if fleet.gateway.tls.is_some() { "https" } else { "http" };
+        let (listen, admin) = (address(data, scheme)?, address(admin, "http")?);
+        let models: Vec<&str> = fleet.models.iter().map(|m| m.name.as_str()).collect();
+        let words = format!("serving {} on {listen}, admin on {admin}", models.join(", "));
+        let line = serde_json::json!({ "event": "ready", "listen": listen, "admin": admin, "fleet": fleet.digest });
+        Ok(Self { line, words })
+    }
+
+    fn tell(&self, out: &mut impl std::io::Write) -> Result<(), Refusal> {
+        let written = writeln!(out, "{}", self.line).and_then(|()| out.flush());
+        written.map_err(|e| (Exit::Environment, format!("error: cannot write the ready line: {e}")))?;
+        eprintln!("{}", self.words);
+        Ok(())
+    }
 }
 
 pub(super) fn seed() -> u64 {
