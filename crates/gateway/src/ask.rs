@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use outrigger_core::record::Fault;
 use tokio::time::timeout;
 
-use crate::upstream::Upstream;
+use crate::{body::Upload, upstream::Upstream};
 
 /// An answer, whatever its status.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ pub struct Patience {
 }
 
 /// Asks. The request comes from [`Upstream::request`].
-pub async fn ask(upstream: &Upstream, request: Request<Full<Bytes>>, patience: Patience) -> Result<Reply, Unanswered> {
+pub async fn ask(upstream: &Upstream, request: Request<Upload>, patience: Patience) -> Result<Reply, Unanswered> {
     let exchanged = timeout(patience.whole, exchange(upstream, request, patience)).await;
     exchanged.unwrap_or_else(|_| {
         Err(Unanswered {
@@ -51,7 +51,7 @@ pub async fn ask(upstream: &Upstream, request: Request<Full<Bytes>>, patience: P
     })
 }
 
-async fn exchange(upstream: &Upstream, request: Request<Full<Bytes>>, patience: Patience) -> Result<Reply, Unanswered> {
+async fn exchange(upstream: &Upstream, request: Request<Upload>, patience: Patience) -> Result<Reply, Unanswered> {
     let no_answer = |fault: Fault| Unanswered { fault, why: words(fault, upstream, patience.connect) };
     let mut lease = upstream.pool.fresh(patience.connect).await.map_err(no_answer)?;
     let (head, mut body) = lease.send(request).await.map_err(|lost| no_answer(lost.fault))?.into_parts();

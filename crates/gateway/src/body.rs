@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -39,39 +39,51 @@ pub enum Upload {
     Passing(Passing),
 }
 
+/// How far a body that is passed on has come.
+#[derive(Debug, Default)]
+pub struct Passed {
+    pub bytes: AtomicU64,
+    /// The client left or fell silent in the middle.
+    pub broke: AtomicBool,
+}
+
 /// The client's own body, passed on as it comes.
 #[derive(Debug)]
 pub struct Passing {
     body: Incoming,
     patience: Duration,
     silent_until: Pin<Box<Sleep>>,
-    /// Bytes that were passed on.
-    passed: Arc<AtomicU64>,
+    passed: Arc<Passed>,
     /// Dropped at the end, which is when the backend can begin.
     _over: Option<oneshot::Sender<()>>,
 }
 
 impl Passing {
     /// A client that sends nothing for as long as `patience` breaks it off; `over` is dropped at the end.
-    pub fn new(body: Incoming, patience: Duration, passed: Arc<AtomicU64>, over: oneshot::Sender<()>) -> Self {
+    pub fn new(body: Incoming, patience: Duration, passed: Arc<Passed>, over: oneshot::Sender<()>) -> Self {
         Self { body, patience, silent_until: Box::pin(sleep(patience)), passed, _over: Some(over) }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         match &polled {
-            Poll::Pending => return self.silent_until.as_mut().poll(cx).map(|()| Some(Err(Broken))),
+            Poll::Pending => return self.silent_until.as_mut().poll(cx).map(|()| Some(Err(self.broken()))),
             Poll::Ready(Some(Ok(frame))) => {
                 self.silent_until.as_mut().reset(Instant::now() + self.patience);
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                self.passed.fetch_add(bytes, Ordering::Relaxed);
+                self.passed.bytes.fetch_add(bytes, Ordering::Relaxed);
             }
             Poll::Ready(_) => {}
         }
         if self.body.is_end_stream() || matches!(polled, Poll::Ready(None)) {
             self._over = None;
         }
-        polled.map(|frame| frame.map(|frame| frame.map_err(|_| Broken)))
+        polled.map(|frame| frame.map(|frame| frame.map_err(|_| self.broken())))
+    }
+
+    fn broken(&self) -> Broken {
+        self.passed.broke.store(true, Ordering::Relaxed);
+        Broken
     }
 }
 

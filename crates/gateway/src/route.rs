@@ -7,10 +7,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -31,7 +28,7 @@ use tokio::{
 use crate::{
     account,
     attempt::forwarded_headers,
-    body::{Answer, Broken, Passing, Upload},
+    body::{Answer, Broken, Passed, Passing, Upload},
     dispatch::stopping,
     events::RoutedLine,
     live::Live,
@@ -132,10 +129,10 @@ async fn in_bounds(
     stop: watch::Receiver<bool>,
 ) {
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
-    let bytes_out = Arc::new(AtomicU64::new(0));
+    let passed = Arc::default();
     let over = match admit(live, routed) {
         Ok(()) => {
-            let over = exchange(live, routed, request, &bytes_out, respond, stop).await;
+            let over = exchange(live, routed, request, &passed, respond, stop).await;
             if let Some(key) = routed.key {
                 live.settle_key(&routed.fleet, key);
             }
@@ -146,7 +143,7 @@ async fn in_bounds(
             Over::refused(&failure)
         }
     };
-    write_down(live, routed, (&method, &path), bytes_out.load(Ordering::Relaxed), &over);
+    write_down(live, routed, (&method, &path), passed.bytes.load(Ordering::Relaxed), &over);
 }
 
 fn admit(live: &Live, routed: &Routed) -> Result<(), Failure> {
@@ -162,7 +159,7 @@ async fn exchange(
     live: &Live,
     routed: &Routed,
     request: Request<Incoming>,
-    bytes_out: &Arc<AtomicU64>,
+    passed: &Arc<Passed>,
     mut respond: oneshot::Sender<Response<Answer>>,
     mut stop: watch::Receiver<bool>,
 ) -> Over {
@@ -170,7 +167,7 @@ async fn exchange(
     let read_timeout = routed.fleet.gateway.limits.read_timeout;
     let sent = tokio::select! {
         biased;
-        sent = send(routed, request, &timeouts, read_timeout, bytes_out) => sent,
+        sent = send(routed, request, &timeouts, read_timeout, passed) => sent,
         () = respond.closed() => return Over::client_gone(0),
         () = raised(&mut stop) => {
             let failure = stopping();
@@ -185,6 +182,12 @@ async fn exchange(
         },
         Err(fault) => fault,
     };
+    if passed.broke.load(Ordering::Relaxed) {
+        let message = format!("the request body broke off, or nothing of it came for {} s", read_timeout.as_secs());
+        let failure = Failure::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "incomplete_body", message);
+        drop(respond.send(failure.to_response(&routed.request_id, routed.reveal)));
+        return Over::client_gone(0);
+    }
     let failure = reply::route_failed(fault, &routed.route.prefix);
     let mut response = failure.to_response(&routed.request_id, routed.reveal);
     mark(routed, response.headers_mut());
@@ -208,13 +211,13 @@ async fn send(
     request: Request<Incoming>,
     timeouts: &Timeouts,
     read_timeout: Duration,
-    bytes_out: &Arc<AtomicU64>,
+    passed: &Arc<Passed>,
 ) -> Result<(Response<Incoming>, Lease), Fault> {
     let pool = &routed.upstream.pool;
     let (parts, body) = request.into_parts();
     if !body.is_end_stream() {
         let (over, uploaded) = oneshot::channel();
-        let body = Upload::Passing(Passing::new(body, read_timeout, bytes_out.clone(), over));
+        let body = Upload::Passing(Passing::new(body, read_timeout, passed.clone(), over));
         let lease = pool.fresh(timeouts.connect).await?;
         return ask(lease, translated(routed, &parts, body), uploaded, timeouts).await.map_err(Fault::from);
     }

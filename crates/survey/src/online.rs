@@ -14,8 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, header};
-use http_body_util::Full;
+use http::{HeaderValue, Method, header};
 use outrigger_core::{
     fleet::{Api, Backend, BackendId, Engine, Fleet, Model, ModelId},
     record::Fault,
@@ -336,7 +335,7 @@ impl Look<'_> {
 
     async fn chat(&self, body: Value) -> Result<Reply, Unanswered> {
         let path = format!("{}{}", self.upstream.base_path, Endpoint::Chat.path());
-        let mut request: Request<Full<Bytes>> = self.upstream.request(&path, Bytes::from(body.to_string()));
+        let mut request = self.upstream.request(&path, Bytes::from(body.to_string()));
         *request.method_mut() = Method::POST;
         let headers = request.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -19,6 +19,7 @@ mod litellm;
 pub(crate) mod pki;
 mod reload;
 mod replay;
+mod routes;
 mod routing;
 mod scale;
 mod secrets;
