@@ -55,13 +55,13 @@ pub struct Passing {
     silent_until: Pin<Box<Sleep>>,
     passed: Arc<Passed>,
     /// Dropped at the end, which is when the backend can begin.
-    _over: Option<oneshot::Sender<()>>,
+    over: Option<oneshot::Sender<()>>,
 }
 
 impl Passing {
     /// A client that sends nothing for as long as `patience` breaks it off; `over` is dropped at the end.
     pub fn new(body: Incoming, patience: Duration, passed: Arc<Passed>, over: oneshot::Sender<()>) -> Self {
-        Self { body, patience, silent_until: Box::pin(sleep(patience)), passed, _over: Some(over) }
+        Self { body, patience, silent_until: Box::pin(sleep(patience)), passed, over: Some(over) }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
@@ -76,7 +76,7 @@ impl Passing {
             Poll::Ready(_) => {}
         }
         if self.body.is_end_stream() || matches!(polled, Poll::Ready(None)) {
-            self._over = None;
+            drop(self.over.take());
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(|_| self.broken())))
     }
