@@ -38,6 +38,8 @@ use crate::{
 
 /// Decisions kept for `GET /api/v1/decisions/{id}`.
 const RECENT_DECISIONS: usize = 4_096;
+/// Fleets that they may keep in memory: a file that changes every second must not fill it.
+const RECENT_FLEETS: usize = 4;
 
 /// A fleet together with what its secrets resolved to.
 #[derive(Clone, Debug)]
@@ -338,6 +340,7 @@ impl Live {
         core.state = core.state.clone().under(loaded.fleet.clone(), now, &mut core.rng);
         core.snapshot = next.clone();
         core.is_announced = false;
+        forget_old_fleets(&mut core.recent);
         self.snapshot.store(next);
         self.overlays.apply_to(&mut core.state);
         Ok(())
@@ -408,6 +411,20 @@ fn follow(ticket: &mut Ticket, fleet: &Arc<Fleet>) -> bool {
     ticket.facts = facts;
     ticket.fleet = fleet.clone();
     true
+}
+
+/// Drops the decisions that were made on all but the newest fleets.
+fn forget_old_fleets(recent: &mut VecDeque<Explained>) {
+    let mut fleets: Vec<*const Fleet> = Vec::with_capacity(RECENT_FLEETS);
+    let is_kept = |d: &Explained| {
+        let fleet = Arc::as_ptr(&d.fleet);
+        if !fleets.contains(&fleet) && fleets.len() < RECENT_FLEETS {
+            fleets.push(fleet);
+        }
+        fleets.contains(&fleet)
+    };
+    let kept = recent.iter().rev().map(is_kept).take_while(|is_kept| *is_kept).count();
+    recent.drain(..recent.len() - kept);
 }
 
 /// Releases an attempt on every way out: also when the task that made it is dropped.
