@@ -5,6 +5,10 @@
 //! here and not by a library's combined server, which waits for them without end: every phase before a request is
 //! bounded by `limits.read_timeout`, and so is a connection on which nothing goes on.
 //!
+//! A refusal often precedes the body that it refuses. Closing then, with bytes unread, resets the connection, and many a
+//! client that is still sending sees the reset and not the refusal. So after `connection: close` the gateway's direction is
+//! closed first, and what still comes is thrown away for a while (RFC 9112, 9.6).
+//!
 //! What one HTTP/2 connection may cost is bounded by the constants below. The connection's window is as large as all
 //! its streams' windows together, so that a request that is not read (the gateway holds as many bodies as it may) never
 //! stops its neighbours; bodies are read as they come and count against `limits.held` like any other.
@@ -18,11 +22,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
@@ -34,7 +38,7 @@ use outrigger_core::fleet::Limits;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use crate::{body::Answer, live::Live, net::BoxStream, raised, serve, tls};
@@ -44,6 +48,10 @@ const CLOSE_GRACE: Duration = Duration::from_secs(2);
 
 /// How long a connection that was taken before "no new requests" has for its first bytes.
 const HELLO_GRACE: Duration = Duration::from_millis(500);
+
+/// How long a client that was refused may go on sending: in silence, and in all.
+const LINGER_SILENT: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Requests of one HTTP/2 connection at once.
 const STREAMS: u32 = 128;
@@ -116,17 +124,23 @@ async fn sniff(mut stream: BoxStream) -> io::Result<(Sniffed, Version)> {
         }
     }
     let version = if head == *PREFACE { Version::Http2 } else { Version::Http1 };
-    Ok((Sniffed { head, given: 0, len, stream }, version))
+    Ok((Sniffed { head, given: 0, len, stream, refused: Arc::default(), linger: None }, version))
 }
 
 async fn http1(live: &Arc<Live>, limits: &Limits, stream: Sniffed, peer: SocketAddr, mut end: End) {
     let has_begun = Arc::new(AtomicBool::new(false));
     let service = {
         let (live, stop, has_begun) = (live.clone(), end.stop.clone(), has_begun.clone());
+        let refused = stream.refused.clone();
         service_fn(move |request| {
             has_begun.store(true, Ordering::Relaxed);
-            let (live, stop) = (live.clone(), stop.clone());
-            async move { Ok::<_, Infallible>(serve::answer(live, request, peer.ip(), stop).await) }
+            let (live, stop, refused) = (live.clone(), stop.clone(), refused.clone());
+            async move {
+                let answer = serve::answer(live, request, peer.ip(), stop).await;
+                refused
+                    .store(answer.headers().get(header::CONNECTION).is_some_and(|v| v == "close"), Ordering::Relaxed);
+                Ok::<_, Infallible>(answer)
+            }
         })
     };
     let connection = http1::Builder::new()
@@ -265,12 +279,46 @@ impl Body for Counted {
     }
 }
 
-/// A stream whose first bytes have been looked at, and are given out again.
+/// A stream whose first bytes have been looked at, and are given out again; and which is closed gently.
 struct Sniffed {
     head: [u8; PREFACE.len()],
     given: usize,
     len: usize,
     stream: BoxStream,
+    /// Its last answer was sent without regard to what the client may still be sending.
+    refused: Arc<AtomicBool>,
+    linger: Option<Linger>,
+}
+
+/// Its own direction is closed, and what comes is thrown away.
+struct Linger {
+    until: Instant,
+    silence: Pin<Box<Sleep>>,
+}
+
+impl Sniffed {
+    /// Ready when the client has closed its direction too, or has been waited for long enough.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Linger { until: Instant::now() + LINGER, silence: Box::pin(sleep(LINGER_SILENT)) });
+        let mut scratch = [0; 4_096];
+        loop {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    let until = linger.until.min(Instant::now() + LINGER_SILENT);
+                    linger.silence.as_mut().reset(until);
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return linger.silence.as_mut().poll(cx),
+            }
+            // One that never pauses would keep this loop for itself.
+            if Instant::now() >= linger.until {
+                return Poll::Ready(());
+            }
+        }
+    }
 }
 
 impl AsyncRead for Sniffed {
@@ -308,6 +356,12 @@ impl AsyncWrite for Sniffed {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        if self.refused.load(Ordering::Relaxed) {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }

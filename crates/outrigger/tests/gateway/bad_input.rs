@@ -178,6 +178,40 @@ fn a_length_given_twice_never_makes_two_requests_of_one() {
     gateway.assert_healthy();
 }
 
+/// A reset would take the refusal from a client that is still sending: asynchronous ones stop reading then.
+#[test]
+fn a_refusal_is_not_lost_while_the_client_still_sends_its_body() {
+    let engines = Engines::instant(1);
+    let mut gateway = Gateway::start("still_sending", &one_backend(&engines.url(0)));
+    let mut client = connect(gateway.listen);
+    let size = 40 * 10_000;
+    write!(client, "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n").unwrap();
+    let answer = read_all(client.try_clone().unwrap());
+    refused(&Response::parse(&answer), 404, "unknown_url");
+    // The answer is whole and the gateway's direction closed. What is sent from now on goes nowhere, and does no harm.
+    for _ in 0..40 {
+        client.write_all(&[b'x'; 10_000]).expect("the gateway still reads");
+        thread::sleep(Duration::from_millis(5));
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    gateway.assert_healthy();
+}
+
+/// Waiting for the end of a body that never comes is bounded.
+#[test]
+fn a_client_that_is_refused_and_never_stops_sending_is_cut_off() {
+    let engines = Engines::instant(1);
+    let mut gateway = Gateway::start("never_stops", &one_backend(&engines.url(0)));
+    let mut client = connect(gateway.listen);
+    write!(client, "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n").unwrap();
+    let began = Instant::now();
+    while client.write_all(&[b'x'; 1_000]).is_ok() {
+        assert!(began.elapsed() < Duration::from_secs(10), "the gateway reads on and on");
+        thread::sleep(Duration::from_millis(20));
+    }
+    gateway.assert_healthy();
+}
+
 #[test]
 fn a_client_that_dribbles_is_not_waited_for() {
     let engines = Engines::instant(1);
