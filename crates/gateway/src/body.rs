@@ -53,6 +53,8 @@ pub struct Passing {
     body: Incoming,
     patience: Duration,
     silent_until: Pin<Box<Sleep>>,
+    /// The client is the one who is waited for, and not the backend that takes its time to read.
+    is_waiting: bool,
     passed: Arc<Passed>,
     /// Dropped at the end, which is when the backend can begin.
     over: Option<oneshot::Sender<()>>,
@@ -61,19 +63,23 @@ pub struct Passing {
 impl Passing {
     /// A client that sends nothing for as long as `patience` breaks it off; `over` is dropped at the end.
     pub fn new(body: Incoming, patience: Duration, passed: Arc<Passed>, over: oneshot::Sender<()>) -> Self {
-        Self { body, patience, silent_until: Box::pin(sleep(patience)), passed, over: Some(over) }
+        let silent_until = Box::pin(sleep(patience));
+        Self { body, patience, silent_until, is_waiting: false, passed, over: Some(over) }
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match &polled {
-            Poll::Pending => return self.silent_until.as_mut().poll(cx).map(|()| Some(Err(self.broken()))),
-            Poll::Ready(Some(Ok(frame))) => {
+        if polled.is_pending() {
+            if !self.is_waiting {
                 self.silent_until.as_mut().reset(Instant::now() + self.patience);
-                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                self.passed.bytes.fetch_add(bytes, Ordering::Relaxed);
             }
-            Poll::Ready(_) => {}
+            self.is_waiting = true;
+            return self.silent_until.as_mut().poll(cx).map(|()| Some(Err(self.broken())));
+        }
+        self.is_waiting = false;
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+            self.passed.bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         if self.body.is_end_stream() || matches!(polled, Poll::Ready(None)) {
             drop(self.over.take());
@@ -133,8 +139,8 @@ pub enum Answer {
     Whole(Option<Bytes>),
     /// Ends when the sender is dropped. When the client hangs up, hyper drops this and the sender sees it closed.
     Pieces(mpsc::Receiver<Bytes>),
-    /// The same for an answer that cannot say itself that it broke off.
-    Opaque(mpsc::Receiver<Result<Bytes, Broken>>),
+    /// The same for an answer that cannot say itself that it broke off: only one that was called whole ends.
+    Opaque(mpsc::Receiver<Bytes>, Arc<AtomicBool>),
 }
 
 impl Answer {
@@ -151,21 +157,24 @@ impl Body for Answer {
         match self.get_mut() {
             Self::Whole(bytes) => whole(bytes),
             Self::Pieces(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|b| Ok(Frame::data(b)))),
-            Self::Opaque(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|b| b.map(Frame::data))),
+            Self::Opaque(pieces, is_whole) => pieces.poll_recv(cx).map(|piece| match piece {
+                Some(b) => Some(Ok(Frame::data(b))),
+                None => (!is_whole.load(Ordering::Acquire)).then_some(Err(Broken)),
+            }),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Pieces(_) | Self::Opaque(_) => false,
+            Self::Pieces(_) | Self::Opaque(..) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => exactly(bytes.as_ref()),
-            Self::Pieces(_) | Self::Opaque(_) => SizeHint::default(),
+            Self::Pieces(_) | Self::Opaque(..) => SizeHint::default(),
         }
     }
 }

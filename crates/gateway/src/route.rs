@@ -7,7 +7,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,7 +31,7 @@ use tokio::{
 use crate::{
     account,
     attempt::forwarded_headers,
-    body::{Answer, Broken, Passed, Passing, Upload},
+    body::{Answer, Passed, Passing, Upload},
     dispatch::stopping,
     events::RoutedLine,
     live::Live,
@@ -36,6 +39,7 @@ use crate::{
     raised,
     relay::PIECES,
     reply::{self, Failure},
+    serve::in_its_own_task,
     upstream::Upstream,
 };
 
@@ -91,17 +95,18 @@ impl Over {
 }
 
 /// Whether some reader of the path could take it for another one than the route's prefix was compared with.
-pub(crate) fn is_ambiguous(path: &str) -> bool {
+fn is_ambiguous(path: &str) -> bool {
     let plain = path.to_ascii_lowercase().replace("%2e", ".");
     let has_hidden_slash = ["%2f", "%5c", "\\", "//", "%00"].iter().any(|hidden| plain.contains(hidden));
     has_hidden_slash || plain.split('/').any(|segment| segment == "." || segment == "..")
 }
 
-pub(crate) fn ambiguous() -> Failure {
-    Failure::invalid(
-        "ambiguous_path",
-        "the path has empty, `.` or `..` segments or hidden slashes; write it without them",
-    )
+pub(crate) fn refuse_ambiguous_path(path: &str) -> Result<(), Failure> {
+    if is_ambiguous(path) {
+        let message = "the path has empty, `.` or `..` segments or hidden slashes; write it without them";
+        return Err(Failure::invalid("ambiguous_path", message));
+    }
+    Ok(())
 }
 
 /// Serves it in a task of its own, so that it is written down whenever the client leaves.
@@ -111,28 +116,23 @@ pub(crate) async fn run(
     request: Request<Incoming>,
     stop: watch::Receiver<bool>,
 ) -> Response<Answer> {
-    let (respond, response) = oneshot::channel();
     let (id, reveal) = (routed.request_id.clone(), routed.reveal);
-    tokio::spawn(async move {
-        live.open_calls.fetch_add(1, Ordering::Relaxed);
-        in_bounds(&live, &routed, request, respond, stop).await;
-        live.open_calls.fetch_sub(1, Ordering::Release);
-    });
-    response.await.unwrap_or_else(|_| reply::internal().to_response(&id, reveal))
+    let serve = |respond| in_bounds(live.clone(), routed, request, respond, stop);
+    in_its_own_task(&live, &id, reveal, serve).await
 }
 
 async fn in_bounds(
-    live: &Live,
-    routed: &Routed,
+    live: Arc<Live>,
+    routed: Routed,
     request: Request<Incoming>,
     respond: oneshot::Sender<Response<Answer>>,
     stop: watch::Receiver<bool>,
 ) {
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
     let passed = Arc::default();
-    let over = match admit(live, routed) {
+    let over = match admit(&live, &routed) {
         Ok(()) => {
-            let over = exchange(live, routed, request, &passed, respond, stop).await;
+            let over = exchange(&live, &routed, request, &passed, respond, stop).await;
             if let Some(key) = routed.key {
                 live.settle_key(&routed.fleet, key);
             }
@@ -143,7 +143,7 @@ async fn in_bounds(
             Over::refused(&failure)
         }
     };
-    write_down(live, routed, (&method, &path), passed.bytes.load(Ordering::Relaxed), &over);
+    write_down(&live, &routed, (&method, &path), passed.bytes.load(Ordering::Relaxed), &over);
 }
 
 fn admit(live: &Live, routed: &Routed) -> Result<(), Failure> {
@@ -279,7 +279,8 @@ async fn pass_on(
 ) -> Over {
     let (head, mut body) = response.into_parts();
     let (pieces, receiver) = mpsc::channel(PIECES);
-    let mut answer = Response::new(Answer::Opaque(receiver));
+    let is_whole = Arc::new(AtomicBool::new(false));
+    let mut answer = Response::new(Answer::Opaque(receiver, is_whole.clone()));
     *answer.status_mut() = head.status;
     for name in ANSWERED {
         for value in head.headers.get_all(&name) {
@@ -294,19 +295,13 @@ async fn pass_on(
             biased;
             frame = timeout(timeouts.idle, body.frame()) => frame,
             () = pieces.closed() => return Over::client_gone(bytes_in),
-            () = raised(&mut stop) => {
-                drop(pieces.send(Err(Broken)).await);
-                return Over::failed(head.status, Fault::Local, bytes_in);
-            }
+            () = raised(&mut stop) => return Over::failed(head.status, Fault::Local, bytes_in),
         };
         let data = match frame {
             Ok(None) => break,
             Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
-            broken => {
-                drop(pieces.send(Err(Broken)).await);
-                let fault = if broken.is_err() { Fault::Stalled } else { Fault::Cut };
-                return Over::failed(head.status, fault, bytes_in);
-            }
+            Ok(Some(Err(_))) => return Over::failed(head.status, Fault::Cut, bytes_in),
+            Err(_) => return Over::failed(head.status, Fault::Stalled, bytes_in),
         };
         routed.upstream.heard(live.clock.now());
         bytes_in += data.len() as u64;
@@ -314,6 +309,7 @@ async fn pass_on(
             return Over::client_gone(bytes_in);
         }
     }
+    is_whole.store(true, Ordering::Release);
     routed.upstream.pool.give_back(lease);
     let outcome = match head.status.as_u16() {
         400..=499 => Outcome::ClientError,
@@ -324,9 +320,9 @@ async fn pass_on(
 }
 
 /// `false` when the client has gone, or has read nothing for so long that it counts as gone.
-async fn hand_on(pieces: &mpsc::Sender<Result<Bytes, Broken>>, data: Bytes) -> bool {
+async fn hand_on(pieces: &mpsc::Sender<Bytes>, data: Bytes) -> bool {
     const PATIENCE: Duration = Duration::from_mins(1);
-    timeout(PATIENCE, pieces.send(Ok(data))).await.is_ok_and(|sent| sent.is_ok())
+    timeout(PATIENCE, pieces.send(data)).await.is_ok_and(|sent| sent.is_ok())
 }
 
 fn mark(routed: &Routed, headers: &mut HeaderMap) {

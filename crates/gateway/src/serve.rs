@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use hyper::body::Incoming;
 use outrigger_core::{
     facts::{Facts, History, session_key},
-    fleet::{Affinity, KeyId, Model, Reveal},
+    fleet::{Affinity, KeyId, Model, Reveal, Route},
     record::{End, Fault, Outcome},
     units::{Bytes as ByteCount, Tokens},
 };
@@ -116,18 +116,18 @@ pub(crate) async fn answer(
         Some(endpoint) if request.method() == Method::POST => {
             accept(&live, &snapshot, request, peer, endpoint, key, reveal, &request_id, arrived).await
         }
-        _ if snapshot.fleet.route(path, key).is_some() => {
-            match route(&live, &snapshot, &request, peer, key, reveal, &request_id, arrived) {
-                Ok(routed) => return route::run(live, routed, request, stop).await,
-                Err(failure) => Err(failure),
-            }
-        }
-        Some(_) => Err(wrong_method("POST")),
-        None if path == "/v1/models" || path.starts_with("/v1/models/") => Err(wrong_method("GET")),
-        None => Err(no_such_path(path)),
+        _ => match snapshot.fleet.route(path, key) {
+            Some(to) => route(&live, &snapshot, to, &request, peer, key, reveal, &request_id, arrived)
+                .map(|routed| Accepted::Route(Box::new(routed), request)),
+            None => Err(nothing_there(endpoint, path)),
+        },
     };
     match result {
-        Ok(Accepted::Call(call)) => in_its_own_task(live, *call, stop, &request_id, reveal).await,
+        Ok(Accepted::Call(call)) => {
+            let serve = |respond| run_call(live.clone(), *call, respond, stop);
+            in_its_own_task(&live, &request_id, reveal, serve).await
+        }
+        Ok(Accepted::Route(routed, request)) => route::run(live, *routed, request, stop).await,
         Ok(Accepted::Answered(response)) => response,
         Err(failure) => {
             live.events.metrics().turned_away("", failure.status.as_u16(), Outcome::Rejected);
@@ -147,6 +147,8 @@ fn identify(snapshot: &Snapshot, headers: &HeaderMap) -> Result<(Option<KeyId>, 
 /// What a request that may be served becomes.
 enum Accepted {
     Call(Box<Call>),
+    /// It names no model, and its body goes on unread.
+    Route(Box<Routed>, Request<Incoming>),
     /// It brought its own answer.
     Answered(Response<Answer>),
 }
@@ -211,6 +213,7 @@ async fn accept(
 fn route(
     live: &Live,
     snapshot: &Snapshot,
+    to: &Route,
     request: &Request<Incoming>,
     peer: IpAddr,
     key: Option<KeyId>,
@@ -218,13 +221,13 @@ fn route(
     request_id: &str,
     arrived: Instant,
 ) -> Result<Routed, Failure> {
-    let (fleet, path) = (&snapshot.fleet, request.uri().path());
+    let fleet = &snapshot.fleet;
     refuse_ambiguous_length(request.headers())?;
-    let route = fleet.route(path, key).filter(|_| !route::is_ambiguous(path)).ok_or_else(route::ambiguous)?;
+    route::refuse_ambiguous_path(request.uri().path())?;
     Ok(Routed {
         fleet: fleet.clone(),
-        route: route.clone(),
-        upstream: snapshot.upstreams[route.backend.index()].clone(),
+        route: to.clone(),
+        upstream: snapshot.upstreams[to.backend.index()].clone(),
         key,
         reveal,
         request_id: request_id.to_owned(),
@@ -250,18 +253,18 @@ fn affinity(model: &Model, headers: &HeaderMap, head: &RequestHead) -> Option<u6
     session.filter(|name| !name.is_empty()).map(session_key).or(prefix)
 }
 
-/// Runs the call apart from the connection and waits for its response head.
-async fn in_its_own_task(
-    live: Arc<Live>,
-    call: Call,
-    stop: watch::Receiver<bool>,
+/// Serves a request apart from its connection, and waits for its response head.
+pub(crate) async fn in_its_own_task<F: Future<Output = ()> + Send + 'static>(
+    live: &Arc<Live>,
     request_id: &str,
     reveal: Reveal,
+    serve: impl FnOnce(oneshot::Sender<Response<Answer>>) -> F,
 ) -> Response<Answer> {
     let (respond, response) = oneshot::channel();
+    let (live, serving) = (live.clone(), serve(respond));
     tokio::spawn(async move {
         live.open_calls.fetch_add(1, Ordering::Relaxed);
-        run_call(&live, call, respond, stop).await;
+        serving.await;
         live.open_calls.fetch_sub(1, Ordering::Release);
     });
     // No response if the task panicked.
@@ -269,24 +272,24 @@ async fn in_its_own_task(
 }
 
 async fn run_call(
-    live: &Live,
+    live: Arc<Live>,
     mut call: Call,
     mut respond: oneshot::Sender<Response<Answer>>,
     mut stop: watch::Receiver<bool>,
 ) {
     if let Err(reject) = live.admit(&mut call.ticket) {
         let failure = reply::rejected(&reject, &call.public_name).in_dialect(call.head.endpoint.dialect());
-        account::finish(live, &call, Ending { status: failure.status.as_u16(), outcome: Outcome::Rejected });
+        account::finish(&live, &call, Ending { status: failure.status.as_u16(), outcome: Outcome::Rejected });
         drop(respond.send(failure.to_response(&call.ticket.request_id, call.reveal)));
         return;
     }
     let dispatched = {
         let mut gone = std::pin::pin!(respond.closed());
-        dispatch::dispatch(live, &mut call, &mut gone, &mut stop).await
+        dispatch::dispatch(&live, &mut call, &mut gone, &mut stop).await
     };
-    let ending = conclude(live, &mut call, dispatched, respond, &mut stop).await;
+    let ending = conclude(&live, &mut call, dispatched, respond, &mut stop).await;
     live.settle(&mut call.ticket);
-    account::finish(live, &call, ending);
+    account::finish(&live, &call, ending);
 }
 
 async fn conclude(
@@ -419,6 +422,15 @@ fn no_realtime() -> Failure {
     let message = "this gateway does not serve the Realtime API or WebSockets; ask POST /v1/chat/completions with \
                    `\"stream\": true`, or connect to the backend itself";
     Failure::new(StatusCode::NOT_IMPLEMENTED, "invalid_request_error", "realtime_not_supported", message)
+}
+
+/// The answer where neither an endpoint, nor a list, nor a route is.
+fn nothing_there(endpoint: Option<Endpoint>, path: &str) -> Failure {
+    match endpoint {
+        Some(_) => wrong_method("POST"),
+        None if path == "/v1/models" || path.starts_with("/v1/models/") => wrong_method("GET"),
+        None => no_such_path(path),
+    }
 }
 
 fn wrong_method(allow: &'static str) -> Failure {

@@ -5,7 +5,8 @@
 
 use super::Address;
 
-const PROVIDERS: &[(&str, &str)] = &[
+/// Those that bill by the token, so that nothing is asked of them for the sake of knowing.
+const HOSTED: &[(&str, &str)] = &[
     ("openai.com", "openai"),
     ("together.xyz", "together"),
     ("fireworks.ai", "fireworks"),
@@ -13,6 +14,9 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("deepinfra.com", "deepinfra"),
     ("openrouter.ai", "openrouter"),
     ("mistral.ai", "mistral"),
+];
+
+const RENTED: &[(&str, &str)] = &[
     ("amazonaws.com", "aws"),
     ("azure.com", "azure"),
     ("googleapis.com", "gcp"),
@@ -30,20 +34,17 @@ const PROVIDERS: &[(&str, &str)] = &[
     ("modal.run", "modal"),
 ];
 
-/// Those that bill by the token, so that nothing is asked of them for the sake of knowing.
-const BY_THE_TOKEN: usize = 7;
-
-/// The provider whose name the host bears.
-fn provider(host: &str) -> Option<(usize, &'static str)> {
+/// The provider of the table whose name the host bears.
+fn provider(table: &[(&str, &'static str)], host: &str) -> Option<&'static str> {
     let is_of = |domain: &str| host.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    PROVIDERS.iter().enumerate().find(|(_, (domain, _))| is_of(domain)).map(|(index, (_, cloud))| (index, *cloud))
+    table.iter().find(|(domain, _)| is_of(domain)).map(|(_, cloud)| *cloud)
 }
 
 impl Address {
     /// A name for the cloud that it stands in, to be renamed by somebody who knows.
     pub(super) fn cloud(&self) -> String {
         let host = self.host();
-        if let Some((_, cloud)) = provider(host) {
+        if let Some(cloud) = provider(HOSTED, host).or_else(|| provider(RENTED, host)) {
             return cloud.to_owned();
         }
         if host == "localhost" || host == "::1" || host.starts_with("127.") {
@@ -56,7 +57,7 @@ impl Address {
 
     /// Whether somebody's API is there, billed by the token.
     pub fn is_hosted(&self) -> bool {
-        self.is_https() && provider(self.host()).is_some_and(|(index, _)| index < BY_THE_TOKEN)
+        self.is_https() && provider(HOSTED, self.host()).is_some()
     }
 }
 

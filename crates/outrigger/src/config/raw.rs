@@ -680,6 +680,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
     }
 }
 
+/// Things of one kind by names that follow a pattern.
+fn by_name<T: JsonSchema>(generator: &mut SchemaGenerator, pattern: &str) -> Schema {
+    let mut schema = BTreeMap::<String, T>::json_schema(generator);
+    schema.insert("propertyNames".to_owned(), serde_json::json!({ "pattern": pattern }));
+    schema
+}
+
 impl<T: JsonSchema> JsonSchema for Named<T> {
     fn inline_schema() -> bool {
         true
@@ -690,9 +697,7 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = BTreeMap::<String, T>::json_schema(generator);
-        schema.insert("propertyNames".to_owned(), serde_json::json!({ "pattern": NAME_PATTERN }));
-        schema
+        by_name::<T>(generator, NAME_PATTERN)
     }
 }
 
@@ -711,9 +716,7 @@ impl JsonSchema for Routes {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = BTreeMap::<String, String>::json_schema(generator);
-        schema.insert("propertyNames".to_owned(), serde_json::json!({ "pattern": PREFIX_PATTERN }));
-        schema
+        by_name::<String>(generator, PREFIX_PATTERN)
     }
 }
 
@@ -732,9 +735,7 @@ impl JsonSchema for Headers {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = BTreeMap::<String, HeaderText>::json_schema(generator);
-        schema.insert("propertyNames".to_owned(), serde_json::json!({ "pattern": HEADER_PATTERN }));
-        schema
+        by_name::<HeaderText>(generator, HEADER_PATTERN)
     }
 }
 

@@ -156,20 +156,20 @@ fn a_backend_that_fails_is_asked_once_and_a_drained_one_not_at_all() {
     assert_eq!(seen(), before);
 }
 
-/// A backend that answers the probe, reads uploads to their end at its leisure, and says how much came.
-fn slow_store(read: Arc<Mutex<usize>>) -> String {
+/// A backend that reads uploads, waits for a while after their first mebibyte, and says how much came.
+fn store(read: Arc<Mutex<usize>>, pause: Duration) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let read = read.clone();
-            thread::spawn(move || take(stream, &read));
+            thread::spawn(move || take(stream, &read, pause));
         }
     });
     url
 }
 
-fn take(mut stream: TcpStream, read: &Mutex<usize>) {
+fn take(mut stream: TcpStream, read: &Mutex<usize>, mut pause: Duration) {
     let mut piece = vec![0; 1 << 16];
     let (mut seen, mut is_upload) = (Vec::new(), false);
     while let Ok(n @ 1..) = stream.read(&mut piece) {
@@ -179,6 +179,9 @@ fn take(mut stream: TcpStream, read: &Mutex<usize>) {
         }
         if is_upload {
             *lock(read) += n;
+            if *lock(read) > 1 << 20 {
+                thread::sleep(std::mem::take(&mut pause));
+            }
         }
     }
 }
@@ -187,7 +190,7 @@ fn take(mut stream: TcpStream, read: &Mutex<usize>) {
 fn an_upload_is_passed_on_while_it_comes_and_never_held() {
     let read = Arc::default();
     let engines = Engines::instant(1);
-    let store = slow_store(Arc::clone(&read));
+    let store = store(Arc::clone(&read), Duration::ZERO);
     let gateway = Gateway::start("routes-upload", &fleet(&engines.url(0), &store, ""));
     let mut client = connect(gateway.listen);
     // Twice what a request that is held may have.
@@ -204,6 +207,24 @@ fn an_upload_is_passed_on_while_it_comes_and_never_held() {
     // The client leaves half way, which is not the backend's fault.
     drop(client);
     eventually("its line", || gateway.log().iter().any(|line| line["outcome"] == "client_gone"));
+}
+
+/// `limits.read_timeout` is how long the client may be silent, not how long the backend may think.
+#[test]
+fn a_backend_that_reads_slowly_is_waited_for_and_a_client_that_falls_silent_is_not() {
+    let read = Arc::default();
+    let engines = Engines::instant(1);
+    let store = store(Arc::clone(&read), Duration::from_millis(2_500));
+    let fleet = fleet(&engines.url(0), &store, "gateway:\n  limits: { read_timeout: 1s }\n");
+    let gateway = Gateway::start("routes-slow", &fleet);
+    let mut client = connect(gateway.listen);
+    let whole: usize = 32 << 20;
+    write!(client, "POST /v1/files HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n", whole + 1).unwrap();
+    client.write_all(&vec![b'x'; whole]).unwrap();
+    eventually("all of it", || *lock(&read) >= whole);
+    // The last byte never comes.
+    let answer = Response::parse(&read_all(client));
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (408, Some("incomplete_body")));
 }
 
 #[test]
