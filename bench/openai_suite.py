@@ -36,11 +36,10 @@ APIS = "[chat, completions, embeddings, responses, audio, images]"
 LEFT_OUT = {"admin"}
 # Paths whose requests name no model: each goes to one backend as a whole, where the gateway can be told to.
 PREFIXES = [
-    "assistants", "audio/voice_consents", "audio/voices", "batches", "chat/completions/", "chatkit", "containers",
-    "conversations", "evals", "files", "fine_tuning", "moderations", "responses/", "skills", "threads", "uploads",
+    "assistants", "audio/voice_consents", "audio/voices", "batches", "chat/completions", "chatkit", "containers",
+    "conversations", "evals", "files", "fine_tuning", "moderations", "responses", "skills", "threads", "uploads",
     "vector_stores", "videos",
 ]
-PARTS = ["audio", "chat", "completions", "embeddings", "images", "models", "responses"]
 SERVED = "chat/completions|completions|embeddings|responses|models|images|audio/(speech|transcriptions|translations)"
 # Why a test may fail through the gateway only: what the gateway says then, and in which areas it may.
 EXPLAINED = {
@@ -174,28 +173,20 @@ def models_of(suite):
     return sorted(names)
 
 
-def knows_routes():
-    schema = subprocess.run([BIN, "schema"], capture_output=True, check=True).stdout
-    return "routes" in json.loads(schema)["properties"]
-
-
 def fleet_of(url, models):
     """One backend for each model, all of them the mock."""
     text = "version: 1\nclouds:\n  here: {}\nbackends:\n"
     for model in models:
         text += f"  {model}:\n    cloud: here\n    engine: openai\n    url: {url}\n    model: {model}\n    apis: {APIS}\n"
     text += "models:\n" + "".join(f"  {model}:\n    tiers:\n      - split: {{ {model}: 1 }}\n" for model in models)
-    if knows_routes():
-        text += "routes:\n" + "".join(f"  /v1/{prefix}: {models[0]}\n" for prefix in PREFIXES)
+    text += "routes:\n" + "".join(f"  /v1/{prefix}: {models[0]}\n" for prefix in PREFIXES)
     digest = subprocess.run([BIN, "key", "hash"], input=KEY, capture_output=True, text=True, check=True).stdout.strip()
     return text + f"keys:\n  suite:\n    sha256: {digest}\n"
 
 
 def tests_of(suite):
-    """All of the suite if there can be a route for it, else the parts with endpoints that name a model."""
+    """All of the suite but for what the gateway cannot have a route for."""
     below = sorted(name for name in os.listdir(f"{suite}/tests/api_resources") if not name.startswith("_"))
-    if not knows_routes():
-        below = [name for name in below if re.fullmatch(r"(test_)?(" + "|".join(PARTS) + r")(\.py)?", name)]
     return [f"tests/api_resources/{name}" for name in below if name not in LEFT_OUT]
 
 

@@ -1,0 +1,496 @@
+//! Every metric, with its name and labels. Labels are names from the fleet file or enums, so that their number is bounded
+//! by the file.
+
+use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
+
+use outrigger_core::{
+    fleet::{BackendId, CloudId, Fleet, ModelId},
+    record::{AttemptRecord, Outcome, TokensSource},
+    state::{State, health::Health, load::Scrape, survive::Survival},
+    units::{NanoUsd, Nanos},
+};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+use crate::{pool_cost::Bill, scrape};
+
+macro_rules! labels {
+    ($($name:ident { $($field:ident: $type:ty),* })*) => {$(
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $name { $($field: $type),* }
+    )*};
+}
+
+labels! {
+    LogLabels { log: String }
+    RequestLabels { model: String, backend: String, cloud: String, region: String, tier: String, code: u16, outcome: &'static str }
+    AttemptLabels { backend: String, cloud: String, region: String, model: String, result: &'static str, reason: &'static str }
+    ServedLabels { backend: String, cloud: String, region: String, model: String, tier: String }
+    BackendLabels { backend: String, cloud: String, region: String }
+    StateLabels { backend: String, cloud: String, region: String, state: &'static str }
+    ProbeLabels { backend: String, cloud: String, region: String, result: &'static str }
+    WeightLabels { model: String, tier: String, backend: String, cloud: String, region: String }
+    TokenLabels { backend: String, cloud: String, region: String, model: String, r#type: &'static str, source: &'static str }
+    CostLabels { backend: String, cloud: String, region: String, model: String, kind: &'static str }
+    PoolLabels { pool: String, cloud: String, kind: &'static str }
+    SurvivalLabels { model: String, lost_cloud: String }
+    PoolNameLabels { pool: String }
+    ScaleLabels { pool: String, result: &'static str }
+    CloudLabels { cloud: String, window: &'static str }
+    ModelLabels { model: String }
+    ResultLabels { result: &'static str }
+    KeyLabels { backend: String }
+    DigestLabels { digest: String }
+    VersionLabels { version: &'static str }
+}
+
+/// How a request ended, for its metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<'a> {
+    pub model: &'a str,
+    pub last: &'a AttemptRecord,
+    pub code: u16,
+    pub outcome: Outcome,
+    pub ttft: Option<Duration>,
+    pub duration: Duration,
+}
+
+impl RequestLabels {
+    fn of(served: &ServedLabels, code: u16, outcome: Outcome) -> Self {
+        let ServedLabels { backend, cloud, region, model, tier } = served.clone();
+        Self { model, backend, cloud, region, tier, code, outcome: outcome.as_str() }
+    }
+}
+
+type FloatCounter = Counter<f64, AtomicU64>;
+type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// All metrics, with the names that users build dashboards on.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    attempts: Family<AttemptLabels, Counter>,
+    duration: Family<ServedLabels, Histogram, fn() -> Histogram>,
+    ttft: Family<ServedLabels, Histogram, fn() -> Histogram>,
+    per_token: Family<ServedLabels, Histogram, fn() -> Histogram>,
+    up: Family<BackendLabels, Gauge>,
+    state: Family<StateLabels, Gauge>,
+    probes: Family<ProbeLabels, Counter>,
+    in_flight: Family<BackendLabels, Gauge>,
+    engine: EngineGauges,
+    scrapes: Family<ProbeLabels, Counter>,
+    weight: Family<WeightLabels, FloatGauge>,
+    waiting: Family<ModelLabels, Gauge>,
+    tokens: Family<TokenLabels, Counter>,
+    marginal_cost: Family<CostLabels, FloatCounter>,
+    pool_cost: Family<PoolLabels, FloatCounter>,
+    spend: Family<CloudLabels, FloatGauge>,
+    survivable: Family<SurvivalLabels, FloatGauge>,
+    desired_replicas: Family<PoolNameLabels, Gauge>,
+    scale_calls: Family<ScaleLabels, Counter>,
+    retries: Family<ModelLabels, Counter>,
+    reloads: Family<ResultLabels, Counter>,
+    certificates: Family<ResultLabels, Counter>,
+    keys_refused: Family<KeyLabels, Counter>,
+    last_reload_ok: Gauge,
+    config_hash: Family<DigestLabels, Gauge>,
+    log_lines_lost: Family<LogLabels, Counter>,
+    connections: Gauge,
+    overlays: Gauge,
+}
+
+fn request_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 17))
+}
+
+fn first_token_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 17))
+}
+
+fn token_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 1.6, 17))
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("outrigger");
+        let mut metrics = Self {
+            requests: Family::default(),
+            attempts: Family::default(),
+            duration: Family::new_with_constructor(request_seconds),
+            ttft: Family::new_with_constructor(first_token_seconds),
+            per_token: Family::new_with_constructor(token_seconds),
+            up: Family::default(),
+            state: Family::default(),
+            probes: Family::default(),
+            in_flight: Family::default(),
+            engine: EngineGauges::default(),
+            scrapes: Family::default(),
+            weight: Family::default(),
+            waiting: Family::default(),
+            tokens: Family::default(),
+            marginal_cost: Family::default(),
+            pool_cost: Family::default(),
+            spend: Family::default(),
+            survivable: Family::default(),
+            desired_replicas: Family::default(),
+            scale_calls: Family::default(),
+            retries: Family::default(),
+            reloads: Family::default(),
+            certificates: Family::default(),
+            keys_refused: Family::default(),
+            last_reload_ok: Gauge::default(),
+            config_hash: Family::default(),
+            log_lines_lost: Family::default(),
+            connections: Gauge::default(),
+            overlays: Gauge::default(),
+            registry: Registry::default(),
+        };
+        let r = &mut registry;
+        r.register("requests", "Requests answered, by who answered and how", metrics.requests.clone());
+        r.register("attempts", "Tries on a backend, by how they ended and why it was chosen", metrics.attempts.clone());
+        r.register("request_duration_seconds", "From arrival to the last byte", metrics.duration.clone());
+        r.register("time_to_first_token_seconds", "From arrival to the first content", metrics.ttft.clone());
+        r.register("time_per_output_token_seconds", "Mean per request, after the first", metrics.per_token.clone());
+        r.register("backend_up", "1 while a backend may get traffic", metrics.up.clone());
+        r.register("backend_state", "1 for the state that a backend is in", metrics.state.clone());
+        r.register("backend_health_checks", "Probes, by result", metrics.probes.clone());
+        r.register("backend_inflight", "Requests of this gateway on a backend now", metrics.in_flight.clone());
+        metrics.engine.register(r);
+        r.register("scrapes", "Readings of engines' own metrics, by result", metrics.scrapes.clone());
+        r.register("backend_weight_target", "Share of its tier that a backend is meant to get", metrics.weight.clone());
+        r.register("queue_length", "Requests waiting for headroom", metrics.waiting.clone());
+        r.register("tokens", "Tokens, by type and who counted them", metrics.tokens.clone());
+        r.register("marginal_cost_usd", "What requests added to the bill", metrics.marginal_cost.clone());
+        r.register(
+            "pool_cost_usd",
+            "What pools cost by the clock; every replica reports all of it, so take the maximum over replicas, not the sum",
+            metrics.pool_cost.clone(),
+        );
+        r.register("spend_usd", "Spent on tokens in a sliding window, for spend limits", metrics.spend.clone());
+        r.register(
+            "survivable_share",
+            "Of a model's load now, what would still be served without substitutes if the cloud died",
+            metrics.survivable.clone(),
+        );
+        r.register(
+            "pool_desired_replicas",
+            "Engines that a pool on demand should run for the load now",
+            metrics.desired_replicas.clone(),
+        );
+        r.register("scale_calls", "Calls to whoever scales a pool, by result", metrics.scale_calls.clone());
+        r.register("retries", "Attempts after the first", metrics.retries.clone());
+        r.register(
+            "certificate_reloads",
+            "Changed certificates for clients, by whether they could be used",
+            metrics.certificates.clone(),
+        );
+        r.register("config_reloads", "Reloads of the fleet file, by result", metrics.reloads.clone());
+        r.register(
+            "config_last_reload_successful",
+            "1 if the file in force is the file on disk",
+            metrics.last_reload_ok.clone(),
+        );
+        r.register("config_hash", "The fleet in force", metrics.config_hash.clone());
+        r.register(
+            "backend_key_fallbacks",
+            "Times that a backend refused its new key and took the one before",
+            metrics.keys_refused.clone(),
+        );
+        r.register("log_lines_lost", "Lines that a log could not take", metrics.log_lines_lost.clone());
+        r.register("client_connections", "Client connections open now", metrics.connections.clone());
+        r.register("overlays", "Temporary changes in force", metrics.overlays.clone());
+        let build: Family<VersionLabels, Gauge> = Family::default();
+        build.get_or_create(&VersionLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        r.register("build_info", "The running version", build);
+        metrics.registry = registry;
+        metrics
+    }
+
+    pub(super) fn lost(&self, log: &str) -> Counter {
+        self.log_lines_lost.get_or_create(&LogLabels { log: log.to_owned() }).clone()
+    }
+
+    /// A request that was answered without any backend.
+    pub fn turned_away(&self, model: &str, code: u16, outcome: Outcome) {
+        let none = String::new;
+        let labels = RequestLabels {
+            model: model.to_owned(),
+            backend: none(),
+            cloud: none(),
+            region: none(),
+            tier: none(),
+            code,
+            outcome: outcome.as_str(),
+        };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// A request that ended on a backend.
+    pub fn answered(&self, fleet: &Fleet, answered: &Answered<'_>) {
+        let Answered { model, last, code, outcome, ttft, duration } = *answered;
+        let (backend, cloud, region) = names(fleet, last.backend);
+        let (model, tier) = (model.to_owned(), last.tier.to_string());
+        let served = ServedLabels { backend, cloud, region, model, tier };
+        let labels = RequestLabels::of(&served, code, outcome);
+        self.requests.get_or_create(&labels).inc();
+        self.duration.get_or_create(&served).observe(duration.as_secs_f64());
+        let Some(ttft) = ttft else { return };
+        self.ttft.get_or_create(&served).observe(ttft.as_secs_f64());
+        let after_first = last.usage.output.0.saturating_sub(1);
+        if after_first > 0 {
+            let rest = duration.saturating_sub(ttft).as_secs_f64();
+            self.per_token.get_or_create(&served).observe(rest / after_first as f64);
+        }
+    }
+
+    pub(super) fn key_refused(&self, backend: &str) {
+        self.keys_refused.get_or_create(&KeyLabels { backend: backend.to_owned() }).inc();
+    }
+
+    /// A request that named no model.
+    pub fn routed(&self, fleet: &Fleet, to: BackendId, code: u16, outcome: Outcome) {
+        let (backend, cloud, region) = names(fleet, to);
+        let served = ServedLabels { backend, cloud, region, model: String::new(), tier: String::new() };
+        self.requests.get_or_create(&RequestLabels::of(&served, code, outcome)).inc();
+    }
+
+    pub fn attempted(&self, fleet: &Fleet, model: &str, attempt: &AttemptRecord) {
+        let (backend, cloud, region) = names(fleet, attempt.backend);
+        let result = match attempt.end {
+            outrigger_core::record::End::Failed(fault) => fault.as_str(),
+            other => Outcome::from(other).as_str(),
+        };
+        let labels = AttemptLabels {
+            backend: backend.clone(),
+            cloud: cloud.clone(),
+            region: region.clone(),
+            model: model.to_owned(),
+            result,
+            reason: attempt.reason.as_str(),
+        };
+        self.attempts.get_or_create(&labels).inc();
+        let source = match attempt.usage.source {
+            TokensSource::Engine => "engine",
+            TokensSource::Estimated => "estimated",
+        };
+        let usage = &attempt.usage;
+        let kinds = [
+            ("input", usage.prompt.0 - usage.cached.0.min(usage.prompt.0)),
+            ("cached_input", usage.cached.0),
+            ("output", usage.output.0),
+        ];
+        for (kind, tokens) in kinds.into_iter().filter(|(_, n)| *n > 0) {
+            let labels = TokenLabels {
+                backend: backend.clone(),
+                cloud: cloud.clone(),
+                region: region.clone(),
+                model: model.to_owned(),
+                r#type: kind,
+                source,
+            };
+            self.tokens.get_or_create(&labels).inc_by(tokens);
+        }
+        let cost = &attempt.cost;
+        for (kind, usd) in [("gpu", cost.gpu), ("tokens", cost.tokens), ("egress", cost.egress)] {
+            if usd.0 > 0 {
+                let labels = CostLabels {
+                    backend: backend.clone(),
+                    cloud: cloud.clone(),
+                    region: region.clone(),
+                    model: model.to_owned(),
+                    kind,
+                };
+                self.marginal_cost.get_or_create(&labels).inc_by(usd.as_usd());
+            }
+        }
+    }
+
+    pub fn retried(&self, model: &str) {
+        self.retries.get_or_create(&ModelLabels { model: model.to_owned() }).inc();
+    }
+
+    pub fn probed(&self, fleet: &Fleet, backend: BackendId, result: &'static str) {
+        let (backend, cloud, region) = names(fleet, backend);
+        self.probes.get_or_create(&ProbeLabels { backend, cloud, region, result }).inc();
+    }
+
+    pub fn scraped(&self, fleet: &Fleet, backend: BackendId, result: &'static str) {
+        let (backend, cloud, region) = names(fleet, backend);
+        self.scrapes.get_or_create(&ProbeLabels { backend, cloud, region, result }).inc();
+    }
+
+    pub(super) fn scale_called(&self, pool: &str, result: &'static str) {
+        self.scale_calls.get_or_create(&ScaleLabels { pool: pool.to_owned(), result }).inc();
+    }
+
+    pub(super) fn certificate_read(&self, result: &'static str) {
+        self.certificates.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    pub fn reloaded(&self, ok: bool) {
+        self.reloads.get_or_create(&ResultLabels { result: if ok { "ok" } else { "refused" } }).inc();
+        self.last_reload_ok.set(i64::from(ok));
+    }
+
+    pub fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    pub fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    pub fn starts_with(&self) {
+        self.last_reload_ok.set(1);
+    }
+
+    /// The page for Prometheus, with the gauges set from `state` first.
+    pub fn page(&self, state: &mut State, overlays: usize, pool_costs: &BTreeMap<Bill, NanoUsd>, now: Nanos) -> String {
+        self.read_state(state, now);
+        self.pool_cost.clear();
+        for (Bill { pool, cloud, kind }, sum) in pool_costs {
+            let labels = PoolLabels { pool: pool.clone(), cloud: cloud.clone(), kind };
+            self.pool_cost.get_or_create(&labels).inc_by(sum.as_usd());
+        }
+        self.overlays.set(overlays as i64);
+        let mut page = String::new();
+        encode(&mut page, &self.registry).expect("writing into memory cannot fail");
+        page
+    }
+
+    fn read_state(&self, state: &mut State, now: Nanos) {
+        let fleet = state.fleet().clone();
+        for gauges in [&self.up, &self.in_flight] {
+            gauges.clear();
+        }
+        self.engine.clear();
+        self.state.clear();
+        self.weight.clear();
+        self.config_hash.clear();
+        self.config_hash.get_or_create(&DigestLabels { digest: fleet.digest.clone() }).set(1);
+        for (i, _) in fleet.backends.iter().enumerate() {
+            let id = BackendId(i as u16);
+            let (backend, cloud, region) = names(&fleet, id);
+            let seen = state.backend(id);
+            let word = state_word(seen, now);
+            let labels = BackendLabels { backend: backend.clone(), cloud: cloud.clone(), region: region.clone() };
+            self.in_flight.get_or_create(&labels).set(i64::from(seen.in_flight));
+            self.up.get_or_create(&labels).set(i64::from(matches!(word, "up" | "slow_start")));
+            if let Some(said) = engine_said(state, id) {
+                self.engine.set(&labels, &said, now);
+            }
+            self.state.get_or_create(&StateLabels { backend, cloud, region, state: word }).set(1);
+        }
+        for (m, model) in fleet.models.iter().enumerate() {
+            let seen = &state.observed().models[m];
+            self.waiting.get_or_create(&ModelLabels { model: model.name.clone() }).set(i64::from(seen.waiting));
+            for (t, tier) in model.tiers.iter().enumerate() {
+                let total: u32 = seen.tiers[t].weights.iter().sum();
+                for (share, weight) in tier.split.iter().zip(&seen.tiers[t].weights) {
+                    let (backend, cloud, region) = names(&fleet, share.backend);
+                    let labels =
+                        WeightLabels { model: model.name.clone(), tier: (t + 1).to_string(), backend, cloud, region };
+                    self.weight.get_or_create(&labels).set(f64::from(*weight) / f64::from(total.max(1)));
+                }
+            }
+        }
+        self.desired_replicas.clear();
+        for desired in state.desired(now) {
+            let pool = fleet.pools[desired.pool.index()].name.clone();
+            self.desired_replicas.get_or_create(&PoolNameLabels { pool }).set(i64::from(desired.replicas));
+        }
+        self.survivable.clear();
+        for Outlook { model, lost_cloud, survival } in outlooks(state, now) {
+            let labels = SurvivalLabels { model: model.to_owned(), lost_cloud: lost_cloud.to_owned() };
+            self.survivable.get_or_create(&labels).set(survival.share());
+        }
+        for (c, cloud) in fleet.clouds.iter().enumerate().filter(|(_, c)| c.spend_limit.is_some()) {
+            let (hour, day, reserved) = state.spend(CloudId(c as u16), now);
+            for (window, usd) in [("hour", hour), ("day", day), ("reserved", reserved)] {
+                self.spend.get_or_create(&CloudLabels { cloud: cloud.name.clone(), window }).set(usd.as_usd());
+            }
+        }
+    }
+}
+
+/// What is left of one model if one cloud dies.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlook<'a> {
+    pub model: &'a str,
+    pub lost_cloud: &'a str,
+    pub survival: Survival,
+}
+
+/// For each cloud what is left of each model that it serves, for the metrics and the admin API.
+pub fn outlooks(state: &State, now: Nanos) -> impl Iterator<Item = Outlook<'_>> {
+    let fleet = state.fleet();
+    let pairs = (0..fleet.clouds.len()).flat_map(|c| (0..fleet.models.len()).map(move |m| (c, m)));
+    pairs.filter_map(move |(c, m)| {
+        let (cloud, model) = (CloudId(c as u16), ModelId(m as u16));
+        let survival = state.survival(model, cloud, now)?;
+        Some(Outlook { model: &fleet.model(model).name, lost_cloud: &fleet.cloud(cloud).name, survival })
+    })
+}
+
+/// What engines' own metrics said, absent where nothing was ever read.
+#[derive(Debug, Default)]
+struct EngineGauges {
+    running: Family<BackendLabels, Gauge>,
+    waiting: Family<BackendLabels, Gauge>,
+    age: Family<BackendLabels, FloatGauge>,
+}
+
+impl EngineGauges {
+    fn register(&self, registry: &mut Registry) {
+        let (running, waiting) = (self.running.clone(), self.waiting.clone());
+        registry.register("engine_running", "Requests running, by the engine's own last count", running);
+        registry.register("engine_waiting", "Requests in the engine's queue, by its own last count", waiting);
+        registry.register("engine_signal_age_seconds", "Since the engine's own counts were read", self.age.clone());
+    }
+
+    fn clear(&self) {
+        self.running.clear();
+        self.waiting.clear();
+        self.age.clear();
+    }
+
+    fn set(&self, labels: &BackendLabels, said: &Scrape, now: Nanos) {
+        self.running.get_or_create(labels).set(i64::from(said.running));
+        self.waiting.get_or_create(labels).set(i64::from(said.waiting));
+        self.age.get_or_create(labels).set(now.since(said.at).as_secs_f64());
+    }
+}
+
+/// The last that an engine's own metrics said, if they are still read.
+pub fn engine_said(state: &State, backend: BackendId) -> Option<Scrape> {
+    scrape::dialect(state.fleet().backend(backend)).and(state.backend(backend).load.last_scrape())
+}
+
+/// The one word for the state a backend is in: for metrics, the admin API and the screen.
+pub fn state_word(state: &outrigger_core::state::BackendState, now: Nanos) -> &'static str {
+    use outrigger_core::state::cooldown::Gate;
+    match (state.live.health, state.cooldown.gate(now)) {
+        _ if state.drained => "drained",
+        (Health::Down { .. }, _) => "down",
+        (Health::Suspect { .. }, _) => "suspect",
+        (Health::Up, _) if state.live.is_ejected(now) => "ejected",
+        (Health::Up, Gate::Blocked { .. } | Gate::TrialRunning) => "cooling_down",
+        (Health::Up, _) if state.live.ramp(now) < 1.0 => "slow_start",
+        (Health::Up, _) => "up",
+    }
+}
+
+fn names(fleet: &Fleet, backend: BackendId) -> (String, String, String) {
+    let cloud = fleet.cloud_of(backend);
+    (fleet.backend(backend).name.clone(), cloud.name.clone(), cloud.region.clone().unwrap_or_default())
+}
