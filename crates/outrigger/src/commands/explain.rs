@@ -18,7 +18,7 @@ use super::{
     Exit,
     client::{DEFAULT_ADMIN, block_on, call, part},
     input::Failed,
-    values, write_out,
+    name_column, values, write_out,
 };
 use crate::config;
 
@@ -166,13 +166,15 @@ fn words(v: &Value) -> String {
         Some(chosen) => format!("{chosen} ({})\n", text(&v["reason"])),
         None => format!("nothing ({})\n", text(&v["reason"])),
     };
-    for c in v["candidates"].as_array().into_iter().flatten() {
+    let candidates = || v["candidates"].as_array().into_iter().flatten();
+    let width = name_column(candidates().filter_map(|c| c["backend"].as_str()));
+    for c in candidates() {
         let why = c["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
         let cost = match c["cost_nano_usd"].as_i64() {
             Some(nano) if nano > 0 => format!("  ${:.6}", nano as f64 / 1e9),
             _ => String::new(),
         };
-        writeln!(out, "  tier {}  {:<20} {}{why}{cost}", c["tier"], text(&c["backend"]), text(&c["reason"])).ok();
+        writeln!(out, "  tier {}  {:<width$} {}{why}{cost}", c["tier"], text(&c["backend"]), text(&c["reason"])).ok();
     }
     out
 }

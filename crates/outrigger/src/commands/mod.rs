@@ -128,6 +128,12 @@ fn takes_escapes(stream: &impl RawStream) -> bool {
     AutoStream::choice(stream) != ColorChoice::Never
 }
 
+/// The width of a column of names: as wide as the longest, so that what stands behind them stays in its column.
+fn name_column<'a>(names: impl IntoIterator<Item = &'a str>) -> usize {
+    const LEAST: usize = 20;
+    names.into_iter().map(|name| name.chars().count()).fold(LEAST, usize::max)
+}
+
 /// Writes data to stdout. A reader that has gone away (`| head`) is no fault of the command.
 fn write_out(text: &str) -> Exit {
     let mut out = std::io::stdout().lock();

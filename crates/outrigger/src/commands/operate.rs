@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Exit,
     client::{DEFAULT_ADMIN, block_on, call, part},
-    values, write_out,
+    name_column, values, write_out,
 };
 
 /// Which gateway, and how to answer.
@@ -199,17 +199,19 @@ fn table(state: &Value) -> String {
     if let Some(why) = state["reload_refused"].as_str() {
         writeln!(out, "the fleet file was refused, and the fleet above stays in force:\n{}\n", why.trim_end()).ok();
     }
+    let backends = || state["backends"].as_array().into_iter().flatten();
+    let width = name_column(backends().filter_map(|b| b["backend"].as_str()));
     writeln!(
         out,
-        "{:<20} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
+        "{:<width$} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
         "BACKEND", "CLOUD", "STATE", "WHY", "IN FLIGHT", "TTFT p50", "p99"
     )
     .ok();
-    for b in state["backends"].as_array().into_iter().flatten() {
+    for b in backends() {
         let limit = b["max_in_flight"].as_u64().map_or(String::new(), |limit| format!("/{limit}"));
         writeln!(
             out,
-            "{:<20} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
+            "{:<width$} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
             text(&b["backend"]),
             text(&b["cloud"]),
             text(&b["state"]),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use outrigger_core::units::NanoUsd;
 use outrigger_plan::sim::Report;
 
-use super::Played;
+use super::{super::name_column, Played};
 
 pub(super) fn table(played: &[Played]) -> String {
     let mut out = String::new();
@@ -37,16 +37,17 @@ fn of_one(report: &Report) -> String {
     for (why, n) in &report.failures {
         let _ = writeln!(out, "  failed: {n} {why}");
     }
+    let width = name_column(report.backends.keys().map(String::as_str));
     let _ = writeln!(
         out,
-        "\n{:<20} {:>8} {:>9} {:>10} {:>10} {:>10} {:>10} {:>12} {:>10}",
+        "\n{:<width$} {:>8} {:>9} {:>10} {:>10} {:>10} {:>10} {:>12} {:>10}",
         "backend", "share", "requests", "wait p99", "ttft p50", "ttft p95", "e2e p95", "gpu hours", "usd"
     );
     for (name, b) in &report.backends {
         let cost = b.cost_nano_usd.gpu + b.cost_nano_usd.tokens + b.cost_nano_usd.egress;
         let _ = writeln!(
             out,
-            "{name:<20} {:>7.1}% {:>9} {:>10} {:>10} {:>10} {:>10} {:>12.1} {:>10}",
+            "{name:<width$} {:>7.1}% {:>9} {:>10} {:>10} {:>10} {:>10} {:>12.1} {:>10}",
             b.share * 100.0,
             b.requests,
             ms(b.wait_ms.p99),
