@@ -40,7 +40,9 @@ def start(command, core, out=subprocess.DEVNULL, env=None, err=subprocess.DEVNUL
         os.sched_setaffinity(0, core)
         try:
             os.setpriority(os.PRIO_PROCESS, 0, -20)
-        except PermissionError:
+            # Where the kernel groups processes by session, this is what counts.
+            Path("/proc/self/autogroup").write_text("-20")
+        except OSError:
             pass
     environment = {**os.environ, **(env or {})}
     return subprocess.Popen([str(c) for c in command], stdout=out, stderr=err, text=True, env=environment,
@@ -233,7 +235,7 @@ def counts(ports):
 
 def medians(rounds):
     """Each figure's median over the rounds that have it."""
-    first = next(r for r in rounds if r)
+    first = next((r for r in rounds if r), 0)
     if isinstance(first, dict):
         keys = {k for r in rounds if isinstance(r, dict) for k in r}
         return {k: medians([r[k] for r in rounds if isinstance(r, dict) and k in r] or [0]) for k in sorted(keys)}

@@ -1,21 +1,13 @@
 //! Every log line and every metric, each from a named struct or method, so that names and labels are in one place.
 //!
-//! Lines go through a bounded queue to a writing thread. A full disk or a slow reader costs lines, which are counted,
-//! and never a request.
+//! Lines wait in a bounded buffer for a writing thread. A full disk or a slow reader costs lines, which are counted, and
+//! never a request.
 
+mod lines;
 mod metrics;
+mod series;
 
-use std::{
-    io::Write,
-    net::IpAddr,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{SyncSender, TrySendError, sync_channel},
-    },
-    time::Duration,
-};
+use std::{io::Write, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use outrigger_core::{
     Rng,
@@ -27,9 +19,9 @@ use outrigger_core::{
     state::{View, scaling::Desired},
     units::Nanos,
 };
-use prometheus_client::metrics::counter::Counter;
 use serde::{Deserialize, Serialize};
 
+use self::lines::Lines;
 pub use self::metrics::{Answered, Metrics, Outlook, engine_said, outlooks, state_word};
 use crate::{
     live::Ticket,
@@ -37,59 +29,11 @@ use crate::{
     scale::{CallOutcome, Order},
 };
 
-/// Lines that may wait for the writer.
-const QUEUE: usize = 16_384;
-
-/// A bounded queue of lines to one writer.
-#[derive(Clone, Debug)]
-pub struct Lines {
-    queue: SyncSender<Vec<u8>>,
-    /// Lines that were handed over and are not written yet.
-    waiting: Arc<AtomicU64>,
-}
-
-impl Lines {
-    /// Starts the writing thread. `lost` counts lines that could not be written.
-    fn start(mut out: Box<dyn Write + Send>, lost: Counter) -> std::io::Result<Self> {
-        let (queue, lines) = sync_channel::<Vec<u8>>(QUEUE);
-        let waiting = Arc::new(AtomicU64::new(0));
-        let written = waiting.clone();
-        std::thread::Builder::new().name("log".into()).spawn(move || {
-            while let Ok(line) = lines.recv() {
-                let more = lines.try_iter().take(256);
-                let batch = more.fold(line, |mut batch, next| {
-                    batch.extend_from_slice(&next);
-                    batch
-                });
-                let count = batch.iter().filter(|b| **b == b'\n').count() as u64;
-                if out.write_all(&batch).and_then(|()| out.flush()).is_err() {
-                    lost.inc_by(count);
-                }
-                written.fetch_sub(count, Ordering::Release);
-            }
-        })?;
-        Ok(Self { queue, waiting })
-    }
-
-    /// `false` when the line is lost.
-    fn write(&self, line: &impl Serialize, lost: &Counter) -> bool {
-        let mut text = serde_json::to_vec(line).expect("log lines are plain data");
-        text.push(b'\n');
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let sent = self.queue.try_send(text);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = sent {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-            lost.inc();
-        }
-        sent.is_ok()
-    }
-}
-
 /// Where lines go and numbers are kept.
 #[derive(Clone, Debug)]
 pub struct Events {
-    requests: Option<Lines>,
-    decisions: Option<Lines>,
+    requests: Option<Arc<Lines>>,
+    decisions: Option<Arc<Lines>>,
     metrics: Arc<Metrics>,
 }
 
@@ -254,7 +198,7 @@ impl Events {
         let metrics = Arc::new(Metrics::new());
         let lines = |out: Option<Box<dyn Write + Send>>, log: &str| {
             let lost = metrics.lost(log);
-            out.map(|out| Lines::start(out, lost)).transpose()
+            out.map(|out| Lines::start(out, lost).map(Arc::new)).transpose()
         };
         let requests = lines(outputs.requests, "request")?;
         let decisions = lines(outputs.decisions, "decision")?;
@@ -263,7 +207,7 @@ impl Events {
 
     /// Nothing waits for a writer any more.
     pub fn all_written(&self) -> bool {
-        [&self.requests, &self.decisions].into_iter().flatten().all(|l| l.waiting.load(Ordering::Acquire) == 0)
+        [&self.requests, &self.decisions].into_iter().flatten().all(|lines| lines.all_written())
     }
 
     pub fn logs_decisions(&self) -> bool {
@@ -276,13 +220,13 @@ impl Events {
 
     pub fn request(&self, line: &RequestLine<'_>) {
         if let Some(lines) = &self.requests {
-            lines.write(line, &self.metrics.lost("request"));
+            lines.write(line);
         }
     }
 
     pub fn routed(&self, line: &RoutedLine<'_>) {
         if let Some(lines) = &self.requests {
-            lines.write(line, &self.metrics.lost("request"));
+            lines.write(line);
         }
     }
 
@@ -347,12 +291,12 @@ impl Events {
 
     /// `false` when the line is lost, so that it has to be written again.
     pub fn fleet(&self, line: &FleetLine) -> bool {
-        self.decisions.as_ref().is_none_or(|lines| lines.write(line, &self.metrics.lost("decision")))
+        self.decisions.as_ref().is_none_or(|lines| lines.write(line))
     }
 
     pub fn decision(&self, line: &DecisionLine<'_>) {
         if let Some(lines) = &self.decisions {
-            lines.write(line, &self.metrics.lost("decision"));
+            lines.write(line);
         }
     }
 }

@@ -4,15 +4,21 @@
 //! Nothing is replayed from here on. A stream that breaks ends with a typed error event: never with `[DONE]` and never
 //! silently, because a client cannot tell a short answer from a whole one.
 
+use std::pin::pin;
+
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use outrigger_core::{
     fleet::Reveal,
     record::{End, Fault},
 };
 use outrigger_wire::{endpoint::Dialect, sse, stream};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
@@ -48,64 +54,22 @@ pub async fn relay(
     deadline: Instant,
     stop: &mut watch::Receiver<bool>,
 ) -> Relayed {
-    let dialect = plan.head.endpoint.dialect();
     let Streaming { lease, mut body, mut splitter, ready, mut seen, .. } = stream;
-    let mut end = if send(&to, ready.into(), deadline).await { None } else { Some(End::ClientGone) };
-    let mut idle_until = Instant::now() + plan.timeouts.idle;
-    while end.is_none() {
-        let (out, ended, events) = drain(plan, &mut splitter, &mut seen);
-        if events > 0 {
-            idle_until = Instant::now() + plan.timeouts.idle;
-        }
-        if !out.is_empty() && !send(&to, out, deadline).await {
-            end = Some(End::ClientGone);
-            break;
-        }
-        if ended.is_some() {
-            end = ended;
-            break;
-        }
-        let frame = tokio::select! {
-            biased;
-            frame = timeout_at(idle_until, body.frame()) => frame,
-            () = sleep_until(deadline) => {
-                end = Some(End::Failed(Fault::TotalTimeout));
-                break;
-            }
-            () = to.closed() => {
-                end = Some(End::ClientGone);
-                break;
-            }
-            () = raised(stop) => {
-                drop(to.send(stopping().in_dialect(dialect).to_event(reveal)).await);
-                return Relayed { end: End::Failed(Fault::Local), seen };
-            }
-        };
-        match frame {
-            Ok(Some(Ok(frame))) => {
-                let data = frame.into_data().unwrap_or_default();
-                plan.upstream.heard(plan.clock.now());
-                seen.bytes_in += data.len() as u64;
-                splitter.push(data);
-            }
-            Ok(Some(Err(_))) => end = Some(End::Failed(Fault::Cut)),
-            Ok(None) => {
-                // The dialects of typed events say themselves when an answer is whole, and then may just end.
-                let is_whole = seen.finished && dialect != Dialect::Choices;
-                end = Some(if is_whole { End::Ok } else { End::Failed(Fault::Cut) });
-                if let Some(last) = splitter.finish() {
-                    end = Some(last_words(plan, last.event, &mut seen, &to).await);
-                }
-                break;
-            }
-            Err(_) => end = Some(End::Failed(Fault::Stalled)),
-        }
-    }
-    let end = end.unwrap_or(End::Failed(Fault::Cut));
+    let followed = if send(&to, ready.into(), deadline).await {
+        follow(plan, &mut body, &mut splitter, &mut seen, &to, deadline, stop).await
+    } else {
+        Some(End::ClientGone)
+    };
+    let end = match followed {
+        Some(end) => end,
+        None => end_of_body(plan, splitter, &mut seen, &to).await,
+    };
+    let dialect = plan.head.endpoint.dialect();
     match end {
         End::Failed(fault) => {
             let name = plan.public_name.unwrap_or(&plan.backend.model);
-            let broke = reply::upstream_failed(fault, name).in_dialect(dialect).to_event(reveal);
+            let why = if fault == Fault::Local { stopping() } else { reply::upstream_failed(fault, name) };
+            let broke = why.in_dialect(dialect).to_event(reveal);
             send(&to, broke, deadline.max(Instant::now() + LAST_WORDS)).await;
         }
         End::Ok => {
@@ -117,9 +81,67 @@ pub async fn relay(
     Relayed { end, seen }
 }
 
+/// Passes events on until the answer ends; `None` when its body came to an end that the answer itself did not announce.
+///
+/// What is waited for beside the next piece is set up once and not for every piece: a timer and a place in two lists
+/// cost about as much as the piece itself.
+async fn follow(
+    plan: &Plan<'_>,
+    body: &mut Incoming,
+    splitter: &mut sse::Splitter,
+    seen: &mut Seen,
+    to: &mpsc::Sender<Bytes>,
+    deadline: Instant,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<End> {
+    let mut idle_until = Instant::now() + plan.timeouts.idle;
+    let mut timer = pin!(sleep_until(idle_until.min(deadline)));
+    let mut closed = pin!(to.closed());
+    let mut stopped = pin!(raised(stop));
+    loop {
+        let (out, ended, events) = drain(plan, splitter, seen);
+        if events > 0 {
+            idle_until = Instant::now() + plan.timeouts.idle;
+        }
+        if !out.is_empty() && !send(to, out, deadline).await {
+            return Some(End::ClientGone);
+        }
+        if ended.is_some() {
+            return ended;
+        }
+        let frame = loop {
+            tokio::select! {
+                biased;
+                frame = body.frame() => break frame,
+                () = timer.as_mut() => {}
+                () = closed.as_mut() => return Some(End::ClientGone),
+                () = stopped.as_mut() => return Some(End::Failed(Fault::Local)),
+            }
+            // It rang for the last piece but one, or still earlier.
+            match Instant::now() {
+                now if now >= deadline => return Some(End::Failed(Fault::TotalTimeout)),
+                now if now >= idle_until => return Some(End::Failed(Fault::Stalled)),
+                _ => timer.as_mut().reset(idle_until.min(deadline)),
+            }
+        };
+        match frame? {
+            Ok(frame) => {
+                let data = frame.into_data().unwrap_or_default();
+                plan.upstream.heard(plan.clock.now());
+                seen.bytes_in += data.len() as u64;
+                splitter.push(data);
+            }
+            Err(_) => return Some(End::Failed(Fault::Cut)),
+        }
+    }
+}
+
 /// Hands a piece on. A client that does not read until the request's time is over counts as gone.
 async fn send(to: &mpsc::Sender<Bytes>, piece: Bytes, deadline: Instant) -> bool {
-    timeout_at(deadline, to.send(piece)).await.is_ok_and(|sent| sent.is_ok())
+    match to.try_send(piece) {
+        Err(TrySendError::Full(piece)) => timeout_at(deadline, to.send(piece)).await.is_ok_and(|sent| sent.is_ok()),
+        sent => sent.is_ok(),
+    }
 }
 
 /// Takes every complete event out of the splitter: the bytes for the client, and how the stream ended if it did.
@@ -165,6 +187,17 @@ fn drain(plan: &Plan<'_>, splitter: &mut sse::Splitter, seen: &mut Seen) -> (Byt
     (out, ended, events)
 }
 
+/// What it means that the body is over. The dialects of typed events say themselves when an answer is whole, and then may
+/// just end.
+async fn end_of_body(plan: &Plan<'_>, splitter: sse::Splitter, seen: &mut Seen, to: &mpsc::Sender<Bytes>) -> End {
+    let is_whole = seen.finished && plan.head.endpoint.dialect() != Dialect::Choices;
+    match splitter.finish() {
+        Some(last) => last_words(plan, last.event, seen, to).await,
+        None if is_whole => End::Ok,
+        None => End::Failed(Fault::Cut),
+    }
+}
+
 /// An event without its blank line at the very end: some servers forget it after `[DONE]`.
 async fn last_words(plan: &Plan<'_>, event: sse::Event, seen: &mut Seen, to: &mpsc::Sender<Bytes>) -> End {
     match read_event(plan, Ok(event), seen, stream::inspect_committed) {
@@ -183,7 +216,7 @@ async fn last_words(plan: &Plan<'_>, event: sse::Event, seen: &mut Seen, to: &mp
 }
 
 /// Reads what is left of a body that is over, so that its connection can serve again.
-async fn keep_connection(upstream: &Upstream, lease: Lease, mut body: hyper::body::Incoming) {
+async fn keep_connection(upstream: &Upstream, lease: Lease, mut body: Incoming) {
     let rest = async {
         while let Some(frame) = body.frame().await {
             if frame.is_err() {

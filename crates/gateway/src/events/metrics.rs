@@ -1,11 +1,15 @@
 //! Every metric, with its name and labels. Labels are names from the fleet file or enums, so that their number is bounded
 //! by the file.
 
-use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{OnceLock, atomic::AtomicU64},
+    time::Duration,
+};
 
 use outrigger_core::{
     fleet::{BackendId, CloudId, Fleet, ModelId},
-    record::{AttemptRecord, Outcome, TokensSource},
+    record::{AttemptRecord, End, Outcome, TokensSource},
     state::{State, health::Health, load::Scrape, survive::Survival},
     units::{NanoUsd, Nanos},
 };
@@ -20,6 +24,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::series::{AllSeries, Served};
 use crate::{pool_cost::Bill, scrape};
 
 macro_rules! labels {
@@ -63,14 +68,44 @@ pub struct Answered<'a> {
     pub duration: Duration,
 }
 
+impl From<&Served<'_>> for ServedLabels {
+    fn from(served: &Served<'_>) -> Self {
+        let Served { backend, cloud, region, model, tier } = *served;
+        let (backend, cloud, region) = (backend.to_owned(), cloud.to_owned(), region.to_owned());
+        Self { backend, cloud, region, model: model.to_owned(), tier: tier.to_string() }
+    }
+}
+
 impl RequestLabels {
-    fn of(served: &ServedLabels, code: u16, outcome: Outcome) -> Self {
-        let ServedLabels { backend, cloud, region, model, tier } = served.clone();
+    fn of(served: ServedLabels, code: u16, outcome: Outcome) -> Self {
+        let ServedLabels { backend, cloud, region, model, tier } = served;
         Self { model, backend, cloud, region, tier, code, outcome: outcome.as_str() }
     }
 }
 
-type FloatCounter = Counter<f64, AtomicU64>;
+impl AttemptLabels {
+    fn of(served: &Served<'_>, result: &'static str, reason: &'static str) -> Self {
+        let ServedLabels { backend, cloud, region, model, .. } = served.into();
+        Self { backend, cloud, region, model, result, reason }
+    }
+}
+
+impl TokenLabels {
+    fn of(served: &Served<'_>, kind: &'static str, source: &'static str) -> Self {
+        let ServedLabels { backend, cloud, region, model, .. } = served.into();
+        Self { backend, cloud, region, model, r#type: kind, source }
+    }
+}
+
+impl CostLabels {
+    fn of(served: &Served<'_>, kind: &'static str) -> Self {
+        let ServedLabels { backend, cloud, region, model, .. } = served.into();
+        Self { backend, cloud, region, model, kind }
+    }
+}
+
+type Histograms = Family<ServedLabels, Histogram, fn() -> Histogram>;
+pub(super) type FloatCounter = Counter<f64, AtomicU64>;
 type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// All metrics, with the names that users build dashboards on.
@@ -79,9 +114,9 @@ pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
-    duration: Family<ServedLabels, Histogram, fn() -> Histogram>,
-    ttft: Family<ServedLabels, Histogram, fn() -> Histogram>,
-    per_token: Family<ServedLabels, Histogram, fn() -> Histogram>,
+    duration: Histograms,
+    ttft: Histograms,
+    per_token: Histograms,
     up: Family<BackendLabels, Gauge>,
     state: Family<StateLabels, Gauge>,
     probes: Family<ProbeLabels, Counter>,
@@ -106,6 +141,7 @@ pub struct Metrics {
     log_lines_lost: Family<LogLabels, Counter>,
     connections: Gauge,
     overlays: Gauge,
+    series: AllSeries,
 }
 
 fn request_seconds() -> Histogram {
@@ -153,6 +189,7 @@ impl Metrics {
             log_lines_lost: Family::default(),
             connections: Gauge::default(),
             overlays: Gauge::default(),
+            series: AllSeries::default(),
             registry: Registry::default(),
         };
         let r = &mut registry;
@@ -238,18 +275,22 @@ impl Metrics {
     /// A request that ended on a backend.
     pub fn answered(&self, fleet: &Fleet, answered: &Answered<'_>) {
         let Answered { model, last, code, outcome, ttft, duration } = *answered;
-        let (backend, cloud, region) = names(fleet, last.backend);
-        let (model, tier) = (model.to_owned(), last.tier.to_string());
-        let served = ServedLabels { backend, cloud, region, model, tier };
-        let labels = RequestLabels::of(&served, code, outcome);
-        self.requests.get_or_create(&labels).inc();
-        self.duration.get_or_create(&served).observe(duration.as_secs_f64());
+        let served = Served::new(fleet, last.backend, model, last.tier);
+        let series = self.series.of(&served);
+        let counter = || self.requests.get_or_create(&RequestLabels::of((&served).into(), code, outcome)).clone();
+        series.requests.with((code, outcome), counter, |requests| {
+            requests.inc();
+        });
+        let observe = |found: &OnceLock<Histogram>, family: &Histograms, seconds: f64| {
+            found.get_or_init(|| family.get_or_create(&(&served).into()).clone()).observe(seconds);
+        };
+        observe(&series.duration, &self.duration, duration.as_secs_f64());
         let Some(ttft) = ttft else { return };
-        self.ttft.get_or_create(&served).observe(ttft.as_secs_f64());
+        observe(&series.ttft, &self.ttft, ttft.as_secs_f64());
         let after_first = last.usage.output.0.saturating_sub(1);
         if after_first > 0 {
             let rest = duration.saturating_sub(ttft).as_secs_f64();
-            self.per_token.get_or_create(&served).observe(rest / after_first as f64);
+            observe(&series.per_token, &self.per_token, rest / after_first as f64);
         }
     }
 
@@ -261,24 +302,21 @@ impl Metrics {
     pub fn routed(&self, fleet: &Fleet, to: BackendId, code: u16, outcome: Outcome) {
         let (backend, cloud, region) = names(fleet, to);
         let served = ServedLabels { backend, cloud, region, model: String::new(), tier: String::new() };
-        self.requests.get_or_create(&RequestLabels::of(&served, code, outcome)).inc();
+        self.requests.get_or_create(&RequestLabels::of(served, code, outcome)).inc();
     }
 
     pub fn attempted(&self, fleet: &Fleet, model: &str, attempt: &AttemptRecord) {
-        let (backend, cloud, region) = names(fleet, attempt.backend);
+        let served = Served::new(fleet, attempt.backend, model, attempt.tier);
+        let series = self.series.of(&served);
         let result = match attempt.end {
-            outrigger_core::record::End::Failed(fault) => fault.as_str(),
+            End::Failed(fault) => fault.as_str(),
             other => Outcome::from(other).as_str(),
         };
-        let labels = AttemptLabels {
-            backend: backend.clone(),
-            cloud: cloud.clone(),
-            region: region.clone(),
-            model: model.to_owned(),
-            result,
-            reason: attempt.reason.as_str(),
-        };
-        self.attempts.get_or_create(&labels).inc();
+        let reason = attempt.reason.as_str();
+        let counter = || self.attempts.get_or_create(&AttemptLabels::of(&served, result, reason)).clone();
+        series.attempts.with((result, reason), counter, |attempts| {
+            attempts.inc();
+        });
         let source = match attempt.usage.source {
             TokensSource::Engine => "engine",
             TokensSource::Estimated => "estimated",
@@ -290,27 +328,18 @@ impl Metrics {
             ("output", usage.output.0),
         ];
         for (kind, tokens) in kinds.into_iter().filter(|(_, n)| *n > 0) {
-            let labels = TokenLabels {
-                backend: backend.clone(),
-                cloud: cloud.clone(),
-                region: region.clone(),
-                model: model.to_owned(),
-                r#type: kind,
-                source,
-            };
-            self.tokens.get_or_create(&labels).inc_by(tokens);
+            let counter = || self.tokens.get_or_create(&TokenLabels::of(&served, kind, source)).clone();
+            series.tokens.with((kind, source), counter, |counted| {
+                counted.inc_by(tokens);
+            });
         }
         let cost = &attempt.cost;
         for (kind, usd) in [("gpu", cost.gpu), ("tokens", cost.tokens), ("egress", cost.egress)] {
             if usd.0 > 0 {
-                let labels = CostLabels {
-                    backend: backend.clone(),
-                    cloud: cloud.clone(),
-                    region: region.clone(),
-                    model: model.to_owned(),
-                    kind,
-                };
-                self.marginal_cost.get_or_create(&labels).inc_by(usd.as_usd());
+                let counter = || self.marginal_cost.get_or_create(&CostLabels::of(&served, kind)).clone();
+                series.cost.with(kind, counter, |counted| {
+                    counted.inc_by(usd.as_usd());
+                });
             }
         }
     }
