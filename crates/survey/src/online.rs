@@ -227,20 +227,15 @@ impl Look<'_> {
     }
 
     async fn other_model(&self, endpoint: Endpoint, reply: &Reply) -> Trouble {
-        let names: Vec<String> = self.models().await.into_iter().take(5).map(|model| model.id).collect();
+        let served = self.models().await;
+        let asked = &self.backend.model;
         let answered = response::inspect_body(endpoint, &reply.body).ok().and_then(|view| view.model);
-        let message = match answered.filter(|_| reply.status.is_success()) {
-            Some(name) => {
-                let name = self.upstream.without_secrets(&name);
-                format!("answers as `{}` where `{}` was asked for", short(&name), short(&self.backend.model))
-            }
-            None => format!("does not serve `{}` ({})", short(&self.backend.model), look::said(self.upstream, reply)),
+        let answered = answered.filter(|_| reply.status.is_success()).map(|name| self.upstream.without_secrets(&name));
+        let message = match &answered {
+            Some(name) => format!("answers as `{}` where `{}` was asked for", short(name), short(asked)),
+            None => format!("does not serve `{}` ({})", short(asked), look::said(self.upstream, reply)),
         };
-        let help = if names.is_empty() {
-            "correct `model` or `url`, or `apis` if it serves something else than chats".to_owned()
-        } else {
-            format!("it lists {}: correct `model`, or start the engine with that one", names.join(", "))
-        };
+        let help = correction(asked, answered.as_deref(), &served);
         Trouble { kind: Kind::OtherModel, message, help }
     }
 
@@ -342,6 +337,26 @@ impl Look<'_> {
         headers.insert(probe::HEADER, HeaderValue::from_static("1"));
         ask(self.upstream, request, look::answer_patience(self.connect(), self.manner.answer)).await
     }
+}
+
+/// What to do about an answer by another name, of a server that lists these. One with several names for what it has loaded
+/// answers by the first of them: vLLM does, with several `--served-model-name`.
+fn correction(asked: &str, answered: Option<&str>, served: &[Served]) -> String {
+    let root = |name: &str| served.iter().find(|model| model.id == name)?.root.as_deref();
+    if let Some(answered) = answered
+        && root(answered).is_some_and(|loaded| root(asked) == Some(loaded))
+    {
+        let (answered, asked) = (short(answered), short(asked));
+        return format!(
+            "both are names of what it has loaded, and it answers by the first: write `model: {answered}`, and \
+             `{asked}` under `aliases` of the model if clients ask for that"
+        );
+    }
+    if served.is_empty() {
+        return "correct `model` or `url`, or `apis` if it serves something else than chats".to_owned();
+    }
+    let names: Vec<&str> = served.iter().take(5).map(|model| model.id.as_str()).collect();
+    format!("it lists {}: correct `model`, or start the engine with that one", names.join(", "))
 }
 
 fn short(name: &str) -> String {

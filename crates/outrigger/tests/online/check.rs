@@ -244,6 +244,20 @@ fn each_way_to_be_no_backend_is_told_from_the_others() {
 }
 
 #[test]
+fn a_second_name_of_what_an_engine_has_loaded_is_told_from_another_model() {
+    let listed = |root: &'static str| {
+        let data = json!([{ "id": "x", "root": "org/x" }, { "id": "m", "root": root }]);
+        Engine { model: "x", ..ENGINE }
+            .start_with(move |asked| (asked.path == "/v1/models").then(|| json_of(&json!({ "data": data }))))
+    };
+    for (root, expect) in [("org/x", "write `model: x`"), ("org/m", "it lists x, m")] {
+        let found = online(&fleet("second-name", &[(&listed(root).url(), FAST)]), &[], 1);
+        assert_eq!(codes(&found, "errors"), ["backend_other_model"]);
+        assert!(found["errors"][0]["help"].as_str().unwrap().contains(expect), "{found}");
+    }
+}
+
+#[test]
 fn one_that_stops_answering_is_not_asked_further() {
     let tired = ENGINE.start_with(|asked| {
         let is_code = asked.body["messages"].to_string().contains("def f(");
