@@ -59,6 +59,19 @@ fn each_engine_is_known_by_its_own_pages() {
 }
 
 #[test]
+fn a_recorded_vllm_is_known_with_both_of_its_names() {
+    let pages = [
+        (Look::Version, include_str!("fixtures/page/vllm_0_32_version.json")),
+        (Look::Metrics, include_str!("fixtures/metrics/vllm_0_32.txt")),
+    ];
+    check("someone", &pages, (Some(Dialect::Vllm), Some("0.32.0"), None, true));
+    let all = read_models(include_bytes!("fixtures/page/vllm_0_32_models.json")).unwrap();
+    let names: Vec<_> = all.iter().map(|model| (model.id.as_str(), model.root.as_deref(), model.context)).collect();
+    assert_eq!(names, [("tiny", Some("./tiny"), Some(2_048)), ("twin", Some("./tiny"), Some(2_048))]);
+    assert!(all.iter().all(|model| model.parent.is_none() && model.owned_by.as_deref() == Some("vllm")));
+}
+
+#[test]
 fn what_half_of_all_servers_have_is_no_sign() {
     let common = [
         (Look::Version, r#"{"version":"1.0"}"#),

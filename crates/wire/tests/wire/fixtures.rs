@@ -21,6 +21,11 @@ pub(crate) const STREAMS: &[Fixture] = files!["sse":
     "sglang_error.sse",
     "sglang_flat_error.sse",
     "tgi_chat.sse",
+    "vllm_0_32_chat.sse",
+    "vllm_0_32_completions.sse",
+    "vllm_0_32_messages.sse",
+    "vllm_0_32_responses.sse",
+    "vllm_0_32_tools.sse",
     "vllm_abort.sse",
     "vllm_chat.sse",
     "vllm_completions.sse",
@@ -36,6 +41,18 @@ pub(crate) const BODIES: &[Fixture] = files!["body":
     "openai_embeddings.json",
     "sglang_two_choices.json",
     "truncated.json",
+    "vllm_0_32_chat.json",
+    "vllm_0_32_completions.json",
+    "vllm_0_32_messages.json",
+    "vllm_0_32_responses.json",
+    "vllm_0_32_tools.json",
     "vllm_chat.json",
     "vllm_error_in_200.json",
+];
+
+pub(crate) const ERRORS: &[Fixture] = files!["error":
+    "vllm_0_32_model.json",
+    "vllm_0_32_parameter.json",
+    "vllm_0_32_too_long.json",
+    "vllm_0_32_type.json",
 ];

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use outrigger_wire::endpoint::Endpoint;
+use outrigger_wire::error::UpstreamError;
 use outrigger_wire::response::{self, inspect_body};
 use outrigger_wire::sse::Event;
 use outrigger_wire::stream::{self, Chunk, inspect};
 
-use crate::fixtures::{BODIES, STREAMS};
+use crate::fixtures::{BODIES, ERRORS, STREAMS};
 use crate::support::split;
 
 fn endpoint(name: &str) -> Endpoint {
@@ -76,6 +77,13 @@ fn bodies() {
                 insta::assert_snapshot!(*name, format!("{view:#?}\n\n{renamed}"));
             }
         }
+    }
+}
+
+#[test]
+fn errors() {
+    for (name, bytes) in ERRORS {
+        insta::assert_snapshot!(format!("error_{name}"), format!("{:#?}", UpstreamError::read(None, bytes)));
     }
 }
 

@@ -15,6 +15,8 @@ macro_rules! page {
 #[test]
 fn pages() {
     check(Dialect::Vllm, page!("vllm_0_33"), Some(21.0), Some(3.0), Some(0.8125));
+    // It takes the free blocks from all: 63 of 95.
+    check(Dialect::Vllm, page!("vllm_0_32"), Some(4.0), Some(3.0), Some(1.0 - 63.0 / 95.0));
     check(Dialect::Vllm, page!("vllm_0_9"), Some(1.0), None, Some(0.25));
     check(Dialect::Vllm, page!("vllm_rust_openmetrics"), Some(4.0), Some(2.0), Some(0.5));
     check(Dialect::Vllm, page!("nim_1"), Some(5.0), Some(1.0), Some(0.125));
