@@ -35,7 +35,8 @@ impl std::error::Error for Broken {}
 /// The body of a request to a backend.
 #[derive(Debug)]
 pub enum Upload {
-    Whole(Option<Bytes>),
+    /// In the pieces that are left.
+    Whole(std::vec::IntoIter<Bytes>),
     Passing(Passing),
 }
 
@@ -93,9 +94,15 @@ impl Passing {
     }
 }
 
+impl From<Vec<Bytes>> for Upload {
+    fn from(pieces: Vec<Bytes>) -> Self {
+        Self::Whole(pieces.into_iter())
+    }
+}
+
 impl From<Bytes> for Upload {
     fn from(bytes: Bytes) -> Self {
-        Self::Whole(Some(bytes))
+        vec![bytes].into()
     }
 }
 
@@ -105,21 +112,23 @@ impl Body for Upload {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => whole(bytes),
+            Self::Whole(pieces) => {
+                Poll::Ready(pieces.find(|piece| !piece.is_empty()).map(|piece| Ok(Frame::data(piece))))
+            }
             Self::Passing(passing) => passing.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Whole(pieces) => pieces.as_slice().iter().all(Bytes::is_empty),
             Self::Passing(passing) => passing.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => exactly(bytes.as_ref()),
+            Self::Whole(pieces) => SizeHint::with_exact(pieces.as_slice().iter().map(|piece| piece.len() as u64).sum()),
             Self::Passing(passing) => passing.body.size_hint(),
         }
     }

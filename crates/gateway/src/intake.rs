@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -25,11 +25,16 @@ use crate::reply::Failure;
 /// Deepest nesting of a request's JSON.
 pub const MAX_DEPTH: usize = 128;
 
+/// Bytes that are made room for before any have come, and how many times what has come room is made for after that. A
+/// length is only a client's word, and the larger the steps, the less is copied from one room to the next.
+const FIRST_ROOM: usize = 1 << 20;
+const GROWTH: usize = 8;
+
 /// A body and its share of the budget, released together.
 #[derive(Debug)]
 pub struct Held {
     pub bytes: Bytes,
-    _permits: Vec<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Reads a body of at most `limits.body_bytes`, in at most `limits.read_timeout`.
@@ -61,8 +66,9 @@ async fn collect(
     held: &Arc<Semaphore>,
     deadline: Instant,
 ) -> Result<Held, Failure> {
-    let mut bytes = BytesMut::with_capacity(body.size_hint().lower().min(1 << 20) as usize);
-    let mut permits = Vec::new();
+    let declared = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let mut bytes = Vec::with_capacity(declared.min(FIRST_ROOM));
+    let mut permit = share(held, 0)?;
     loop {
         let frame = timeout_at(deadline, body.frame()).await.map_err(|_| too_slow(limits.read_timeout))?;
         let Some(frame) = frame else { break };
@@ -71,11 +77,23 @@ async fn collect(
         if (bytes.len() + data.len()) as u64 > limits.body_bytes {
             return Err(too_large(limits));
         }
-        let permit = held.clone().try_acquire_many_owned(data.len() as u32).map_err(|_| full())?;
-        permits.push(permit);
+        // One permit that grows: a list of them would outweigh a body that comes byte by byte.
+        permit.merge(share(held, data.len())?);
+        make_room(&mut bytes, data.len(), declared);
         bytes.extend_from_slice(&data);
     }
-    Ok(Held { bytes: bytes.freeze(), _permits: permits })
+    Ok(Held { bytes: bytes.into(), _permit: permit })
+}
+
+fn share(held: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Failure> {
+    held.clone().try_acquire_many_owned(bytes as u32).map_err(|_| full())
+}
+
+fn make_room(bytes: &mut Vec<u8>, more: usize, declared: usize) {
+    let needed = bytes.len() + more;
+    if needed > bytes.capacity() && needed <= declared {
+        bytes.reserve_exact(declared.min(needed * GROWTH) - bytes.len());
+    }
 }
 
 /// Reads what routing needs, and finds the model. One that the key may not use looks like one that does not exist.

@@ -221,7 +221,7 @@ async fn send(
         let lease = pool.fresh(timeouts.connect).await?;
         return ask(lease, translated(routed, &parts, body), uploaded, timeouts).await.map_err(Fault::from);
     }
-    let bodiless = || (translated(routed, &parts, Upload::Whole(None)), oneshot::channel::<()>().1);
+    let bodiless = || (translated(routed, &parts, Upload::from(Vec::new())), oneshot::channel::<()>().1);
     let (request, uploaded) = bodiless();
     match ask(pool.lease(timeouts.connect).await?, request, uploaded, timeouts).await {
         Err(lost) if lost.was_not_begun => {

@@ -23,6 +23,9 @@ use crate::{
 /// Bytes of the prompt that the affinity hash reads.
 pub const PREFIX_BYTES: usize = 1_024;
 
+/// Up to this size one copy costs less than a body in several pieces.
+const JOINED_BYTES: usize = 64 << 10;
+
 /// Bytes of JSON per token in the estimate: English in a BPE vocabulary of 100k and more has about four characters to
 /// a token (OpenAI, "What are tokens and how to count them").
 const BYTES_PER_TOKEN: usize = 4;
@@ -166,31 +169,47 @@ fn first_count(members: &Members<'_>, names: &[&'static str]) -> Result<Option<u
 }
 
 impl RequestHead {
-    /// The body as it goes to a backend: its name of the model, and the usage chunk asked for if `ask_usage`. Every
-    /// other byte is the client's; when nothing changes, so are the bytes themselves.
+    /// The body as it goes to a backend, in pieces: its name of the model, and the usage chunk asked for if `ask_usage`.
+    /// Every other byte is the client's; when nothing changes, so are the bytes themselves, and a large body is never
+    /// copied.
     ///
     /// `body` must be the one that was parsed.
-    pub fn rewrite(&self, body: &Bytes, model: &str, ask_usage: bool) -> Bytes {
+    pub fn rewrite(&self, body: &Bytes, model: &str, ask_usage: bool) -> Vec<Bytes> {
         let usage = self.usage_splice.as_ref().filter(|_| ask_usage);
         let rename = model != self.model;
         if usage.is_none() && !rename {
-            return body.clone();
+            return vec![body.clone()];
         }
         let mut quoted = Vec::with_capacity(model.len() + 2);
         match self.endpoint.form() {
             Form::Json => json::push_string(&mut quoted, model),
             Form::Multipart => quoted.extend_from_slice(model.as_bytes()),
         }
-        let mut splices: Vec<(Range<usize>, &[u8])> = Vec::with_capacity(2);
+        let mut splices: Vec<(Range<usize>, Bytes)> = Vec::with_capacity(2);
         if rename {
-            splices.push((self.model_span.clone(), &quoted));
+            splices.push((self.model_span.clone(), quoted.into()));
         }
         if let Some(usage) = usage {
-            splices.push((usage.span.clone(), usage.text.as_bytes()));
+            splices.push((usage.span.clone(), Bytes::from_static(usage.text.as_bytes())));
         }
         splices.sort_unstable_by_key(|(span, _)| span.start);
-        json::spliced(body, &splices).into()
+        if body.len() <= JOINED_BYTES {
+            return vec![json::spliced(body, &splices).into()];
+        }
+        pieces(body, splices)
     }
+}
+
+/// Like [`json::spliced`], without copying.
+fn pieces(body: &Bytes, splices: Vec<(Range<usize>, Bytes)>) -> Vec<Bytes> {
+    let mut pieces = Vec::with_capacity(2 * splices.len() + 1);
+    let mut from = 0;
+    for (span, text) in splices {
+        pieces.extend([body.slice(from..span.start), text]);
+        from = span.end;
+    }
+    pieces.push(body.slice(from..));
+    pieces
 }
 
 /// Whether a streaming client asked for the usage chunk, and if not, what to change so that it comes.

@@ -47,7 +47,7 @@ impl Client {
         Self(client)
     }
 
-    async fn to(address: SocketAddr) -> Self {
+    pub(super) async fn to(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Self::on(stream).await
@@ -62,10 +62,18 @@ impl Client {
         response
     }
 
-    async fn begin_chat(&self, body: &Value) -> h2::client::ResponseFuture {
-        let head = Head::builder().method(Method::POST).uri("http://gateway/v1/chat/completions");
+    async fn begin_post(&self, path: &str, body: &[u8]) -> h2::client::ResponseFuture {
+        let head = Head::builder().method(Method::POST).uri(format!("http://gateway{path}"));
         let head = head.header("content-type", "application/json").body(()).unwrap();
-        self.begin(head, body.to_string().as_bytes()).await
+        self.begin(head, body).await
+    }
+
+    async fn begin_chat(&self, body: &Value) -> h2::client::ResponseFuture {
+        self.begin_post("/v1/chat/completions", body.to_string().as_bytes()).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &[u8]) -> Answer {
+        collect(self.begin_post(path, body).await).await
     }
 
     pub(super) async fn chat(&self, body: &Value) -> Answer {

@@ -7,6 +7,7 @@ mod admin;
 mod apis;
 mod backends;
 mod bad_input;
+mod bodies;
 mod client_address;
 mod cost;
 mod drain;
@@ -142,8 +143,22 @@ impl Gateway {
     }
 
     fn resident_kib(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most memory that was resident since [`Self::forget_peak`].
+    fn peak_kib(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// See proc_pid_clear_refs(5).
+    fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").expect("a process of ours");
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process of ours");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("its size");
+        let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("a line of that name");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 

@@ -113,9 +113,35 @@ fn paths() {
     }
 }
 
+/// A rewritten body, joined.
+fn rewritten(head: &RequestHead, body: &Bytes, model: &str, ask_usage: bool) -> Bytes {
+    head.rewrite(body, model, ask_usage).concat().into()
+}
+
+/// Once as it is, and once so long that it is not copied.
 fn check_rewrite(body: &str, expect: &str) {
-    let head = chat(body).expect("the body is right");
-    assert_eq!(head.rewrite(&Bytes::copy_from_slice(body.as_bytes()), "N\"", true), expect, "{body}");
+    let long = format!(r#"{{"long":"{}","#, "x".repeat(100_000));
+    for start in ["{", &long] {
+        let (body, expect) = (body.replacen('{', start, 1), expect.replacen('{', start, 1));
+        let head = chat(&body).expect("the body is right");
+        let seen = rewritten(&head, &Bytes::copy_from_slice(body.as_bytes()), "N\"", true);
+        let tail = |text: &[u8]| String::from_utf8_lossy(&text[text.len().saturating_sub(120)..]).into_owned();
+        assert!(seen == expect, "{} instead of {}", tail(&seen), tail(expect.as_bytes()));
+    }
+}
+
+#[test]
+fn a_large_body_is_not_copied() {
+    for text in [
+        format!(r#"{{"model":"m","stream":true,"prompt":"{}"}}"#, "x".repeat(100_000)),
+        format!(r#"{{"prompt":"{}","stream":true,"model":"m"}}"#, "x".repeat(100_000)),
+    ] {
+        let body = Bytes::from(text);
+        let pieces = parse(Endpoint::Completions, &body, &Limits::default()).unwrap().rewrite(&body, "other", true);
+        let inside = body.as_ptr_range();
+        let copied: usize = pieces.iter().filter(|piece| !inside.contains(&piece.as_ptr())).map(Bytes::len).sum();
+        assert!(copied < 100, "{copied} bytes");
+    }
 }
 
 #[test]
@@ -152,11 +178,11 @@ fn a_body_that_does_not_change_is_not_copied() {
     for text in [r#"{"model":"\u006d"}"#, r#"{"model":"m","stream":true,"stream_options":{"include_usage":true}}"#] {
         let body = Bytes::copy_from_slice(text.as_bytes());
         let same = chat(text).unwrap().rewrite(&body, "m", true);
-        assert_eq!(same.as_ptr(), body.as_ptr());
+        assert_eq!((same.len(), same[0].as_ptr()), (1, body.as_ptr()));
     }
     let body = Bytes::from_static(br#"{"model":"m","stream":true}"#);
     let head = parse(Endpoint::Chat, &body, &Limits::default()).unwrap();
-    assert_eq!(head.rewrite(&body, "m", false).as_ptr(), body.as_ptr());
+    assert_eq!(head.rewrite(&body, "m", false)[0].as_ptr(), body.as_ptr());
 }
 
 /// A request with members that mean nothing here, in any order.
@@ -203,7 +229,7 @@ proptest! {
     fn a_rewrite_means_what_it_should(map in request(), style in style(), model in "\\PC{0,8}", ask in any::<bool>()) {
         let text = Bytes::from(render(&Value::from(map.clone()), style));
         let head = parse(Endpoint::Chat, &text, &Limits::default()).unwrap();
-        let out = head.rewrite(&text, &model, ask);
+        let out = rewritten(&head, &text, &model, ask);
         let seen: Map<String, Value> = serde_json::from_slice(&out).unwrap();
         prop_assert_eq!(seen, expected(map, &model, ask));
     }
@@ -212,7 +238,7 @@ proptest! {
     fn undoing_the_model_restores_the_bytes(map in request(), style in style(), model in "\\PC{1,8}") {
         let text = Bytes::from(render(&Value::from(map), style));
         let head = parse(Endpoint::Chat, &text, &Limits::default()).unwrap();
-        let out = head.rewrite(&text, &model, false);
+        let out = rewritten(&head, &text, &model, false);
         let span = parse(Endpoint::Chat, &out, &Limits::default()).unwrap().model_span;
         let restored = [&out[..span.start], &text[head.model_span.clone()], &out[span.end..]].concat();
         prop_assert_eq!(restored, text.to_vec());
@@ -222,7 +248,7 @@ proptest! {
     fn asking_for_usage_is_one_splice(map in request(), style in style()) {
         let text = Bytes::from(render(&Value::from(map), style));
         let head = parse(Endpoint::Chat, &text, &Limits::default()).unwrap();
-        let out = head.rewrite(&text, &head.model, true);
+        let out = rewritten(&head, &text, &head.model, true);
         let same = |(a, b): &(&u8, &u8)| a == b;
         let before = text.iter().zip(&out).take_while(same).count();
         let room = text.len().min(out.len()) - before;
