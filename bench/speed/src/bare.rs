@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::spawn_local,
 };
 
@@ -22,7 +22,7 @@ struct Backends {
 }
 
 pub(crate) async fn run(listen: SocketAddr, to: Vec<SocketAddr>) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(listen).await?;
+    let listener = crate::message::listen(listen)?;
     let idle = to.iter().map(|_| RefCell::default()).collect();
     let backends = Rc::new(Backends { addresses: to, idle, next: RefCell::new(0) });
     loop {

@@ -1,8 +1,19 @@
 //! Just enough of HTTP/1.1 to find where a message ends: its head, and a body of known length or in chunks.
 
+use std::{io, net::SocketAddr};
+
 use anyhow::{Context as _, bail};
 use bytes::BytesMut;
 use memchr::memmem;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Listens, with room for a thousand clients who come at once.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(4_096)
+}
 
 /// How a body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

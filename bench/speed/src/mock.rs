@@ -8,7 +8,7 @@ use clap::Args;
 use memchr::memmem;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{Instant, sleep_until},
 };
 
@@ -59,7 +59,7 @@ impl Mock {
         let script = Rc::new(Script::new(&self));
         let mut listeners = Vec::new();
         for address in &self.listen {
-            listeners.push(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?);
+            listeners.push(message::listen(*address).with_context(|| format!("cannot listen on {address}"))?);
         }
         for listener in listeners {
             let script = script.clone();

@@ -194,8 +194,8 @@ fn request(plan: &Plan<'_>) -> Request<Upload> {
     let body = plan.head.rewrite(plan.body, &plan.backend.model, ask_usage);
     let mut request = Request::new(Upload::from(body));
     *request.method_mut() = Method::POST;
-    let path = format!("{}{}", plan.upstream.base_path, plan.head.endpoint.path());
-    *request.uri_mut() = path.parse().expect("a base path and an endpoint make a path");
+    *request.uri_mut() = plan.upstream.uri(plan.head.endpoint);
+    request.headers_mut().reserve(plan.headers.len() + 8);
     forwarded_headers(plan.headers, request.headers_mut());
     let headers = request.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type(plan));

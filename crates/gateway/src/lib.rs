@@ -38,6 +38,7 @@ pub mod probe;
 pub mod relay;
 pub mod reload;
 pub mod reply;
+mod request_id;
 mod route;
 pub mod scale;
 pub mod scrape;

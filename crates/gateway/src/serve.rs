@@ -41,6 +41,7 @@ use crate::{
     net::Accept,
     raised, relay,
     reply::{self, Failure},
+    request_id,
     route::{self, Routed},
     tls,
 };
@@ -88,7 +89,7 @@ pub(crate) async fn answer(
 ) -> Response<Answer> {
     let arrived = Instant::now();
     let version = request.version();
-    let request_id = request_id();
+    let request_id = request_id::new();
     if live.dialect == litellm::Dialect::LiteLlm {
         litellm::translate(&mut request);
     }
@@ -186,7 +187,7 @@ async fn accept(
         max_tokens: head.max_tokens.map(Tokens),
         body_bytes: ByteCount(held.bytes.len() as u64),
         patience: fleet.model(model).timeouts.first_token,
-        affinity: affinity(fleet.model(model), &parts.headers, &head),
+        affinity: affinity(fleet.model(model), &parts.headers, &head, &held.bytes),
         ..Facts::anonymous(model, at)
     };
     if let Some(key) = key {
@@ -247,10 +248,10 @@ fn refuse_ambiguous_length(headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 /// `x-session-id`, or the body's `user`, or the beginning of the prompt where the model asks for that.
-fn affinity(model: &Model, headers: &HeaderMap, head: &RequestHead) -> Option<u64> {
+fn affinity(model: &Model, headers: &HeaderMap, head: &RequestHead, body: &[u8]) -> Option<u64> {
     let session = headers.get("x-session-id").map(HeaderValue::as_bytes).or(head.user.as_deref().map(str::as_bytes));
-    let prefix = (model.affinity == Affinity::Prefix).then_some(head.prefix_hash);
-    session.filter(|name| !name.is_empty()).map(session_key).or(prefix)
+    let prefix = || (model.affinity == Affinity::Prefix).then(|| head.prefix_hash(body));
+    session.filter(|name| !name.is_empty()).map(session_key).or_else(prefix)
 }
 
 /// Serves a request apart from its connection, and waits for its response head.
@@ -261,7 +262,8 @@ pub(crate) async fn in_its_own_task<F: Future<Output = ()> + Send + 'static>(
     serve: impl FnOnce(oneshot::Sender<Response<Answer>>) -> F,
 ) -> Response<Answer> {
     let (respond, response) = oneshot::channel();
-    let (live, serving) = (live.clone(), serve(respond));
+    // In a box, because a task is moved several times before it runs for the first time.
+    let (live, serving) = (live.clone(), Box::pin(serve(respond)));
     tokio::spawn(async move {
         live.open_calls.fetch_add(1, Ordering::Relaxed);
         serving.await;
@@ -319,16 +321,17 @@ async fn conclude(
             Ending::failed(failure.status.as_u16(), last_fault(call))
         }
         Dispatched::ClientGone => Ending::of(End::ClientGone, 499),
-        Dispatched::Stream(source, stream, guard) => {
+        Dispatched::Stream(source, mut stream, guard) => {
             let (pieces, receiver) = mpsc::channel(relay::PIECES);
             let mut response = Response::new(Answer::Pieces(receiver));
-            let content_type = stream.content_type.clone().unwrap_or(HeaderValue::from_static("text/event-stream"));
+            let content_type = stream.content_type.take().unwrap_or(HeaderValue::from_static("text/event-stream"));
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             mark(call, Some(&source), response.headers_mut());
             drop(respond.send(response));
-            // Committed: the body will not be sent again.
+            // Committed: the request will not be sent again. Its headers keep the buffer that it was read into.
             call.body = None;
+            call.headers = HeaderMap::new();
             let relayed = {
                 let empty = bytes::Bytes::new();
                 let plan = dispatch::plan(live, call, &source, &empty);
@@ -351,14 +354,18 @@ fn passed_on(call: &Call, source: Option<&Source>, whole: Whole) -> Response<Ans
     response
 }
 
+static REQUEST_ID: HeaderName = HeaderName::from_static(reply::REQUEST_ID);
+static ATTEMPTS: HeaderName = HeaderName::from_static("x-outrigger-attempts");
+static TIER: HeaderName = HeaderName::from_static("x-outrigger-tier");
+static REASON: HeaderName = HeaderName::from_static("x-outrigger-reason");
+static BACKEND: HeaderName = HeaderName::from_static("x-outrigger-backend");
+static MODEL: HeaderName = HeaderName::from_static("x-outrigger-model");
+static SUBSTITUTED: HeaderName = HeaderName::from_static("x-outrigger-substituted");
+
 /// The headers that say what happened.
 fn mark(call: &Call, source: Option<&Source>, headers: &mut HeaderMap) {
-    let mut set = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    set(reply::REQUEST_ID, &call.ticket.request_id);
+    headers.reserve(8);
+    set(headers, &REQUEST_ID, &call.ticket.request_id);
     let last = call.attempts.last();
     let (backend, tier, reason) = match (source, last) {
         (Some(s), _) => (Some(&s.fleet.backend(s.attempt.backend).name), Some(s.attempt.tier), Some(s.attempt.reason)),
@@ -367,20 +374,26 @@ fn mark(call: &Call, source: Option<&Source>, headers: &mut HeaderMap) {
     };
     // A stream's attempt is recorded only when it has ended.
     let open = usize::from(source.is_some_and(|s| s.ttft.is_some()));
-    set("x-outrigger-attempts", &(call.attempts.len() + open).to_string());
-    if let (Some(tier), Some(reason)) = (tier, reason) {
-        set("x-outrigger-tier", &tier.to_string());
-        set("x-outrigger-reason", reason.as_str());
+    if let (Some(reason), Some(tier)) = (reason, tier) {
+        headers.insert(&REASON, HeaderValue::from_static(reason.as_str()));
+        headers.insert(&TIER, u16::from(tier).into());
     }
+    headers.insert(&ATTEMPTS, (call.attempts.len() + open).into());
     if let (Some(backend), Reveal::Id) = (backend, call.reveal) {
-        set("x-outrigger-backend", backend);
+        set(headers, &BACKEND, backend);
     }
     if let Some(source) = source {
         let own = &source.fleet.backend(source.attempt.backend).model;
-        set("x-outrigger-model", if source.attempt.substitute { own } else { &call.public_name });
+        set(headers, &MODEL, if source.attempt.substitute { own } else { &call.public_name });
         if source.attempt.substitute {
-            set("x-outrigger-substituted", "true");
+            headers.insert(&SUBSTITUTED, HeaderValue::from_static("true"));
         }
+    }
+}
+
+fn set(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
     }
 }
 
@@ -446,18 +459,6 @@ fn no_such_path(path: &str) -> Failure {
         Endpoint::ALL.map(|endpoint| format!("/v1{}", endpoint.path())).join(", ")
     );
     Failure::new(StatusCode::NOT_FOUND, "invalid_request_error", "unknown_url", message)
-}
-
-/// 96 random bits: no two requests of all replicas share one, and it is short enough to read out.
-fn request_id() -> String {
-    use std::fmt::Write as _;
-    let mut bits = [0_u8; 12];
-    // Without randomness from the system the identifier is not unique, which is no reason to refuse to serve.
-    getrandom::fill(&mut bits).ok();
-    bits.iter().fold(String::from("req_"), |mut id, byte| {
-        write!(id, "{byte:02x}").ok();
-        id
-    })
 }
 
 /// What the last attempt failed with, for [`Ending::failed`].

@@ -9,8 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use outrigger_core::{fleet::Backend, record::End, units::Nanos};
+use outrigger_wire::endpoint::Endpoint;
 use tokio::sync::watch;
 
 use crate::{
@@ -44,6 +45,8 @@ pub struct Upstream {
     pub pool: Pool,
     /// The path of the base URL, without a trailing slash.
     pub base_path: String,
+    /// Where each endpoint is, in the order of [`Endpoint::ALL`].
+    endpoints: Vec<Uri>,
     /// Sent with every request: its host, the gateway's key for it, and what the fleet file adds.
     headers: Vec<(HeaderName, HeaderValue)>,
     credentials: Credentials,
@@ -69,14 +72,18 @@ impl Upstream {
     /// Fails with what is wrong, and what to do about it.
     pub fn new(backend: &Backend, credentials: Credentials, connector: &Arc<dyn Connect>) -> Result<Self, String> {
         let wrong = |what: &str| format!("backend {}: {what}", backend.name);
-        let uri: http::Uri = backend.url.parse().map_err(|_| wrong("its url cannot be parsed"))?;
+        let uri: Uri = backend.url.parse().map_err(|_| wrong("its url cannot be parsed"))?;
         let spread = backend.replicas.clamp(1, MOST_SPREAD) as usize;
         let target = Target::new(&uri, &backend.reach, &credentials.pem, spread).map_err(|what| wrong(&what))?;
         let headers = headers(backend, &target, &credentials).map_err(|what| wrong(&what))?;
+        let base_path = uri.path().trim_end_matches('/').to_owned();
+        let endpoints = Endpoint::ALL.map(|endpoint| format!("{base_path}{}", endpoint.path()).parse());
+        let endpoints: Result<_, _> = endpoints.into_iter().collect();
         Ok(Self {
             name: backend.name.clone(),
             pool: Pool::new(connector.clone(), target),
-            base_path: uri.path().trim_end_matches('/').to_owned(),
+            base_path,
+            endpoints: endpoints.map_err(|_| wrong("its url has no proper path"))?,
             headers,
             credentials,
             key_before: None,
@@ -86,6 +93,11 @@ impl Upstream {
             last_byte: AtomicU64::new(0),
             abandoned: watch::Sender::new(0),
         })
+    }
+
+    /// Where an endpoint is, below the base URL.
+    pub(crate) fn uri(&self, endpoint: Endpoint) -> Uri {
+        self.endpoints[endpoint as usize].clone()
     }
 
     /// A request to this path of the host, with what is sent with every one.

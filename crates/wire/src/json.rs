@@ -106,7 +106,13 @@ impl<'a> Members<'a> {
 
     /// The member whose decoded key is `name`.
     pub fn get(&self, name: &str) -> Option<&Member> {
-        self.list.iter().find(|member| self.key(member) == name)
+        self.list.iter().find(|member| self.is_named(member, name))
+    }
+
+    /// Whether the decoded key is `name`, which has no escapes: those make a key longer than what it stands for.
+    fn is_named(&self, member: &Member, name: &str) -> bool {
+        let written = &self.text[member.key.clone()];
+        written == name || (written.len() > name.len() && written.contains('\\') && self.key(member) == name)
     }
 
     /// A member's key, decoded.

@@ -90,8 +90,8 @@ pub struct RequestHead {
     pub n: u64,
     /// Bytes of the prompt's JSON ÷ 4, rounded up.
     pub prompt_tokens_estimate: u64,
-    /// FNV-1a of the first [`PREFIX_BYTES`] bytes of the prompt's JSON: the same for every gateway and every release.
-    pub prefix_hash: u64,
+    /// The prompt's JSON in the body; empty where there is none.
+    prompt: Range<usize>,
     /// How to ask for the usage chunk; `None` when the client did, or does not stream.
     usage_splice: Option<Splice>,
 }
@@ -111,7 +111,7 @@ pub fn parse(endpoint: Endpoint, body: &[u8], limits: &Limits) -> Result<Request
     // The other dialects send their usage unasked.
     let asks = stream && endpoint.dialect() == Dialect::Choices;
     let usage = if asks { UsageAsk::read(&members, *limits)? } else { UsageAsk::default() };
-    let prompt = members.get(endpoint.prompt_key()).map_or("", |member| members.value(member)).as_bytes();
+    let prompt = members.get(endpoint.prompt_key()).map_or(0..0, |member| member.value.clone());
     Ok(RequestHead {
         endpoint,
         model,
@@ -123,7 +123,7 @@ pub fn parse(endpoint: Endpoint, body: &[u8], limits: &Limits) -> Result<Request
         user: string(&members, "user")?,
         n: count(&members, "n")?.unwrap_or(1),
         prompt_tokens_estimate: prompt.len().div_ceil(BYTES_PER_TOKEN) as u64,
-        prefix_hash: fnv1a(&prompt[..prompt.len().min(PREFIX_BYTES)]),
+        prompt,
         usage_splice: usage.splice,
     })
 }
@@ -147,7 +147,7 @@ pub fn parse_form(endpoint: Endpoint, body: &[u8], content_type: &str) -> Result
         n: 1,
         // Of a recording or a picture, nothing is known before it is heard or seen.
         prompt_tokens_estimate: 0,
-        prefix_hash: fnv1a(b""),
+        prompt: 0..0,
         usage_splice: None,
     })
 }
@@ -169,6 +169,14 @@ fn first_count(members: &Members<'_>, names: &[&'static str]) -> Result<Option<u
 }
 
 impl RequestHead {
+    /// FNV-1a of the first [`PREFIX_BYTES`] bytes of the prompt's JSON: the same for every gateway and every release.
+    ///
+    /// `body` must be the one that was parsed.
+    pub fn prefix_hash(&self, body: &[u8]) -> u64 {
+        let Range { start, end } = self.prompt;
+        fnv1a(&body[start..end.min(start + PREFIX_BYTES)])
+    }
+
     /// The body as it goes to a backend, in pieces: its name of the model, and the usage chunk asked for if `ask_usage`.
     /// Every other byte is the client's; when nothing changes, so are the bytes themselves, and a large body is never
     /// copied.
@@ -288,6 +296,9 @@ fn count(members: &Members<'_>, param: &'static str) -> Result<Option<u64>, Requ
     let value = members.value(member);
     if !value.starts_with(|first: char| first == '-' || first.is_ascii_digit()) {
         return Err(RequestFault::WrongType { param, expected: "an integer" });
+    }
+    if let Ok(plain) = value.parse() {
+        return Ok(Some(plain));
     }
     let Ok(number) = serde_json::from_str::<Number>(value) else { return Ok(None) };
     let whole = number.as_f64().filter(|float| float.fract() == 0.0 && *float >= 0.0 && *float < 9e15);

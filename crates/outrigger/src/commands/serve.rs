@@ -101,7 +101,7 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
     may_listen(&fleet, listen, admin_address, &access)?;
     let tls = fleet.gateway.tls.clone().map(Listener::open).transpose();
     let tls = tls.map_err(|why| (Exit::Usage, format!("error: gateway.tls: {why}")))?;
-    let (data, admin) = (data.listener("--listen").await?, admin.listener("--admin").await?);
+    let (data, admin) = (data.listener("--listen")?, admin.listener("--admin")?);
     let outputs = Outputs {
         requests: Some(Box::new(std::io::stdout())),
         decisions: args.decision_log.as_deref().map(append).transpose()?,

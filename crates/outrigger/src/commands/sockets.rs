@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 
 use listenfd::ListenFd;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::Exit;
 
@@ -48,12 +48,23 @@ impl Place {
     }
 
     /// `flag` is what another address is given with.
-    pub(super) async fn listener(self, flag: &str) -> Result<TcpListener, Refusal> {
+    pub(super) fn listener(self, flag: &str) -> Result<TcpListener, Refusal> {
         match self {
             Self::Given(listener, _) => Ok(listener),
-            Self::Open(address) => TcpListener::bind(address).await.map_err(|e| {
+            Self::Open(address) => listen(address).map_err(|e| {
                 (Exit::Environment, format!("error: cannot listen on {address}: {e}; choose another with {flag}"))
             }),
         }
     }
+}
+
+/// Connections that may wait to be taken, as far as the kernel's own bound (`net.core.somaxconn`) lets them. With the 128
+/// that are usual, a burst of clients loses handshakes, each of which costs a second.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

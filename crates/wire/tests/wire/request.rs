@@ -92,7 +92,10 @@ fn numbers_that_make_no_sense_are_the_engines_to_judge() {
 
 #[test]
 fn the_prefix_hash_is_the_same_for_ever_and_reads_the_prefix_only() {
-    let hash = |body: &str| parse(Endpoint::Completions, body.as_bytes(), &Limits::default()).unwrap().prefix_hash;
+    let hash = |body: &str| {
+        let head = parse(Endpoint::Completions, body.as_bytes(), &Limits::default()).unwrap();
+        head.prefix_hash(body.as_bytes())
+    };
     // FNV-1a's offset basis.
     assert_eq!(hash(r#"{"model":"m"}"#), 0xcbf2_9ce4_8422_2325);
     assert_eq!(hash(r#"{"model":"m","prompt":"a"}"#), hash(r#"{ "prompt" : "a", "model":"other"}"#));
@@ -104,7 +107,8 @@ fn the_prefix_hash_is_the_same_for_ever_and_reads_the_prefix_only() {
 
 #[test]
 fn paths() {
-    for endpoint in Endpoint::ALL {
+    for (nth, endpoint) in Endpoint::ALL.into_iter().enumerate() {
+        assert_eq!(endpoint as usize, nth);
         assert_eq!(Endpoint::from_path(endpoint.path()), Some(endpoint));
         assert_eq!(Endpoint::from_path(&format!("/v1{}", endpoint.path())), Some(endpoint));
     }
