@@ -10,10 +10,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::TcpStream,
-    task::spawn_local,
-};
+use tokio::{net::TcpStream, task::spawn_local};
 
 struct Backends {
     addresses: Vec<SocketAddr>,

@@ -181,6 +181,8 @@ pub struct Limits {
     pub connections: usize,
     /// How long a client may take to send its head, and its body after that.
     pub read_timeout: Duration,
+    /// How long a client may take nothing of an answer that is there.
+    pub write_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -191,6 +193,7 @@ impl Default for Limits {
             head_bytes: 64 << 10,
             connections: 16_384,
             read_timeout: Duration::from_secs(15),
+            write_timeout: Duration::from_mins(1),
         }
     }
 }

@@ -20,6 +20,10 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
+/// Bytes of a whole answer that are handed over at once. Over HTTP/2 what is handed over counts as taken, and what a
+/// client leaves lying has to be seen.
+const SLICE: usize = 16 << 10;
+
 /// A body that does not come to its end; whoever waits for the rest has to be told so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Broken;
@@ -134,8 +138,12 @@ impl Body for Upload {
     }
 }
 
-fn whole(bytes: &mut Option<Bytes>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-    Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
+fn slice(bytes: &mut Option<Bytes>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    let slice = match bytes {
+        Some(bytes) if bytes.len() > SLICE => Some(bytes.split_to(SLICE)),
+        _ => bytes.take().filter(|b| !b.is_empty()),
+    };
+    Poll::Ready(slice.map(|b| Ok(Frame::data(b))))
 }
 
 fn exactly(bytes: Option<&Bytes>) -> SizeHint {
@@ -146,10 +154,9 @@ fn exactly(bytes: Option<&Bytes>) -> SizeHint {
 #[derive(Debug)]
 pub enum Answer {
     Whole(Option<Bytes>),
-    /// Ends when the sender is dropped. When the client hangs up, hyper drops this and the sender sees it closed.
-    Pieces(mpsc::Receiver<Bytes>),
-    /// The same for an answer that cannot say itself that it broke off: only one that was called whole ends.
-    Opaque(mpsc::Receiver<Bytes>, Arc<AtomicBool>),
+    /// Ends when the sender is dropped, if it was called whole, and else breaks off. When the client hangs up, hyper drops
+    /// this and the sender sees it closed.
+    Pieces(mpsc::Receiver<Bytes>, Arc<AtomicBool>),
 }
 
 impl Answer {
@@ -164,9 +171,8 @@ impl Body for Answer {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => whole(bytes),
-            Self::Pieces(pieces) => pieces.poll_recv(cx).map(|piece| piece.map(|b| Ok(Frame::data(b)))),
-            Self::Opaque(pieces, is_whole) => pieces.poll_recv(cx).map(|piece| match piece {
+            Self::Whole(bytes) => slice(bytes),
+            Self::Pieces(pieces, is_whole) => pieces.poll_recv(cx).map(|piece| match piece {
                 Some(b) => Some(Ok(Frame::data(b))),
                 None => (!is_whole.load(Ordering::Acquire)).then_some(Err(Broken)),
             }),
@@ -176,14 +182,14 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Pieces(_) | Self::Opaque(..) => false,
+            Self::Pieces(..) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => exactly(bytes.as_ref()),
-            Self::Pieces(_) | Self::Opaque(..) => SizeHint::default(),
+            Self::Pieces(..) => SizeHint::default(),
         }
     }
 }

@@ -9,9 +9,11 @@
 //! client that is still sending sees the reset and not the refusal. So after `connection: close` the gateway's direction is
 //! closed first, and what still comes is thrown away for a while (RFC 9112, 9.6).
 //!
-//! What one HTTP/2 connection may cost is bounded by the constants below. The connection's window is as large as all
+//! What one HTTP/2 connection may cost is bounded by the constants below, and in [`streams`]. The connection's window is as large as all
 //! its streams' windows together, so that a request that is not read (the gateway holds as many bodies as it may) never
 //! stops its neighbours; bodies are read as they come and count against `limits.held` like any other.
+
+mod streams;
 
 use std::{
     convert::Infallible,
@@ -20,20 +22,19 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use http::{Request, Response, header};
-use http_body::{Body, Frame, SizeHint};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
     service::service_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use outrigger_core::fleet::Limits;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
@@ -41,6 +42,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
+use self::streams::{Activity, Counted, Streams};
 use crate::{body::Answer, live::Live, net::BoxStream, raised, serve, tls};
 
 /// Two seconds of grace between "no new requests" and "this is closed": enough for an answer on its way.
@@ -173,11 +175,11 @@ async fn http2(live: &Arc<Live>, limits: &Limits, stream: Sniffed, peer: SocketA
             let (live, stop, open) = (live.clone(), stop.clone(), activity.begin());
             async move {
                 let answer: Response<Answer> = serve::answer(live, request, peer.ip(), stop).await;
-                Ok::<_, Infallible>(answer.map(|body| Counted { body, _open: open }))
+                Ok::<_, Infallible>(answer.map(|body| Counted::new(body, open)))
             }
         })
     };
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let connection = http2::Builder::new(Streams { patience: limits.write_timeout })
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -190,17 +192,19 @@ async fn http2(live: &Arc<Live>, limits: &Limits, stream: Sniffed, peer: SocketA
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    tokio::select! {
+    let grace = tokio::select! {
         _ = connection.as_mut() => return,
-        () = raised(&mut end.drain) => {}
-        () = activity.idle_for(limits.read_timeout) => {}
-    }
+        () = activity.is_abused() => return,
+        () = raised(&mut end.drain) => CLOSE_GRACE,
+        // What has been handed over of an answer may not have been taken yet.
+        () = activity.idle_for(limits.read_timeout) => if activity.has_answered() { limits.write_timeout } else { CLOSE_GRACE },
+    };
     connection.as_mut().graceful_shutdown();
     tokio::select! {
         _ = connection => {}
         () = stopped(&mut end) => {}
         // It does not even answer the goodbye.
-        () = activity.idle_for(CLOSE_GRACE) => {}
+        () = activity.idle_for(grace) => {}
     }
 }
 
@@ -213,70 +217,6 @@ async fn drained(end: &mut End) {
 async fn stopped(end: &mut End) {
     raised(&mut end.stop).await;
     sleep(CLOSE_GRACE).await;
-}
-
-/// What goes on on one HTTP/2 connection. Its own PINGs do not count, so that a client which only answers those cannot
-/// hold a place for ever.
-#[derive(Debug, Default)]
-struct Activity {
-    open: AtomicU32,
-    begun: AtomicU64,
-}
-
-impl Activity {
-    fn begin(self: &Arc<Self>) -> Open {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        Open(self.clone())
-    }
-
-    /// Resolves when nothing went on for this long, and at most twice as long.
-    async fn idle_for(&self, time: Duration) {
-        loop {
-            let begun = self.begun.load(Ordering::Relaxed);
-            sleep(time).await;
-            if self.open.load(Ordering::Relaxed) == 0 && self.begun.load(Ordering::Relaxed) == begun {
-                return;
-            }
-        }
-    }
-}
-
-/// A request that goes on until its answer has been sent.
-#[derive(Debug)]
-struct Open(Arc<Activity>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// An answer that counts as going on.
-#[derive(Debug)]
-struct Counted {
-    body: Answer,
-    _open: Open,
-}
-
-impl Body for Counted {
-    type Data = <Answer as Body>::Data;
-    type Error = <Answer as Body>::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 /// A stream whose first bytes have been looked at, and are given out again; and which is closed gently.

@@ -2,9 +2,17 @@
 //! that only the gateway had asked for.
 //!
 //! Nothing is replayed from here on. A stream that breaks ends with a typed error event: never with `[DONE]` and never
-//! silently, because a client cannot tell a short answer from a whole one.
+//! silently, because a client cannot tell a short answer from a whole one. Where the client has left it lying for so
+//! long that no event would reach it, the body breaks off.
 
-use std::pin::pin;
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -34,10 +42,42 @@ use crate::{
 /// backend's socket, so that a stalled reader costs a few hundred KiB at the very most.
 pub const PIECES: usize = 8;
 /// How long to wait for the end of a body after `[DONE]`, so that its connection can be kept.
-const TAIL: std::time::Duration = std::time::Duration::from_millis(100);
+const TAIL: Duration = Duration::from_millis(100);
 
 /// How long a client that reads slowly has at least to take the event that says how its stream broke.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// The client's end of a stream.
+#[derive(Debug)]
+pub struct Client {
+    pub pieces: mpsc::Sender<Bytes>,
+    /// Set before `pieces` is dropped where the stream came to an end that the client can see for one.
+    pub is_whole: Arc<AtomicBool>,
+    /// When the request's time is over.
+    pub deadline: Instant,
+    /// How long it may take nothing of what is there.
+    pub patience: Duration,
+}
+
+impl Client {
+    /// Hands a piece on. A client that takes nothing for too long counts as gone.
+    async fn send(&self, piece: Bytes) -> bool {
+        match self.pieces.try_send(piece) {
+            Err(TrySendError::Full(piece)) => {
+                self.send_until(piece, self.deadline.min(Instant::now() + self.patience)).await
+            }
+            sent => sent.is_ok(),
+        }
+    }
+
+    async fn send_until(&self, piece: Bytes, deadline: Instant) -> bool {
+        timeout_at(deadline, self.pieces.send(piece)).await.is_ok_and(|sent| sent.is_ok())
+    }
+
+    fn end(self) {
+        self.is_whole.store(true, Ordering::Release);
+    }
+}
 
 /// How a stream ended, and what it said.
 #[derive(Debug)]
@@ -49,14 +89,13 @@ pub struct Relayed {
 pub async fn relay(
     plan: &Plan<'_>,
     stream: Streaming,
-    to: mpsc::Sender<Bytes>,
+    to: Client,
     reveal: Reveal,
-    deadline: Instant,
     stop: &mut watch::Receiver<bool>,
 ) -> Relayed {
     let Streaming { lease, mut body, mut splitter, ready, mut seen, .. } = stream;
-    let followed = if send(&to, ready.into(), deadline).await {
-        follow(plan, &mut body, &mut splitter, &mut seen, &to, deadline, stop).await
+    let followed = if to.send(ready.into()).await {
+        follow(plan, &mut body, &mut splitter, &mut seen, &to, stop).await
     } else {
         Some(End::ClientGone)
     };
@@ -70,10 +109,12 @@ pub async fn relay(
             let name = plan.public_name.unwrap_or(&plan.backend.model);
             let why = if fault == Fault::Local { stopping() } else { reply::upstream_failed(fault, name) };
             let broke = why.in_dialect(dialect).to_event(reveal);
-            send(&to, broke, deadline.max(Instant::now() + LAST_WORDS)).await;
+            if to.send_until(broke, to.deadline.max(Instant::now() + LAST_WORDS)).await {
+                to.end();
+            }
         }
         End::Ok => {
-            drop(to);
+            to.end();
             keep_connection(plan.upstream, lease, body).await;
         }
         End::ClientError(_) | End::ClientGone => {}
@@ -90,20 +131,19 @@ async fn follow(
     body: &mut Incoming,
     splitter: &mut sse::Splitter,
     seen: &mut Seen,
-    to: &mpsc::Sender<Bytes>,
-    deadline: Instant,
+    to: &Client,
     stop: &mut watch::Receiver<bool>,
 ) -> Option<End> {
     let mut idle_until = Instant::now() + plan.timeouts.idle;
-    let mut timer = pin!(sleep_until(idle_until.min(deadline)));
-    let mut closed = pin!(to.closed());
+    let mut timer = pin!(sleep_until(idle_until.min(to.deadline)));
+    let mut closed = pin!(to.pieces.closed());
     let mut stopped = pin!(raised(stop));
     loop {
         let (out, ended, events) = drain(plan, splitter, seen);
         if events > 0 {
             idle_until = Instant::now() + plan.timeouts.idle;
         }
-        if !out.is_empty() && !send(to, out, deadline).await {
+        if !out.is_empty() && !to.send(out).await {
             return Some(End::ClientGone);
         }
         if ended.is_some() {
@@ -119,9 +159,9 @@ async fn follow(
             }
             // It rang for the last piece but one, or still earlier.
             match Instant::now() {
-                now if now >= deadline => return Some(End::Failed(Fault::TotalTimeout)),
+                now if now >= to.deadline => return Some(End::Failed(Fault::TotalTimeout)),
                 now if now >= idle_until => return Some(End::Failed(Fault::Stalled)),
-                _ => timer.as_mut().reset(idle_until.min(deadline)),
+                _ => timer.as_mut().reset(idle_until.min(to.deadline)),
             }
         };
         match frame? {
@@ -133,14 +173,6 @@ async fn follow(
             }
             Err(_) => return Some(End::Failed(Fault::Cut)),
         }
-    }
-}
-
-/// Hands a piece on. A client that does not read until the request's time is over counts as gone.
-async fn send(to: &mpsc::Sender<Bytes>, piece: Bytes, deadline: Instant) -> bool {
-    match to.try_send(piece) {
-        Err(TrySendError::Full(piece)) => timeout_at(deadline, to.send(piece)).await.is_ok_and(|sent| sent.is_ok()),
-        sent => sent.is_ok(),
     }
 }
 
@@ -189,7 +221,7 @@ fn drain(plan: &Plan<'_>, splitter: &mut sse::Splitter, seen: &mut Seen) -> (Byt
 
 /// What it means that the body is over. The dialects of typed events say themselves when an answer is whole, and then may
 /// just end.
-async fn end_of_body(plan: &Plan<'_>, splitter: sse::Splitter, seen: &mut Seen, to: &mpsc::Sender<Bytes>) -> End {
+async fn end_of_body(plan: &Plan<'_>, splitter: sse::Splitter, seen: &mut Seen, to: &Client) -> End {
     let is_whole = seen.finished && plan.head.endpoint.dialect() != Dialect::Choices;
     match splitter.finish() {
         Some(last) => last_words(plan, last.event, seen, to).await,
@@ -199,18 +231,13 @@ async fn end_of_body(plan: &Plan<'_>, splitter: sse::Splitter, seen: &mut Seen, 
 }
 
 /// An event without its blank line at the very end: some servers forget it after `[DONE]`.
-async fn last_words(plan: &Plan<'_>, event: sse::Event, seen: &mut Seen, to: &mpsc::Sender<Bytes>) -> End {
+async fn last_words(plan: &Plan<'_>, event: sse::Event, seen: &mut Seen, to: &Client) -> End {
+    let sent = |sent| if sent { End::Ok } else { End::ClientGone };
     match read_event(plan, Ok(event), seen, stream::inspect_committed) {
         Step::Forward(bytes) if seen.finished && plan.head.endpoint.dialect() != Dialect::Choices => {
-            match to.send([&bytes[..], b"\n\n"].concat().into()).await {
-                Ok(()) => End::Ok,
-                Err(_) => End::ClientGone,
-            }
+            sent(to.send([&bytes[..], b"\n\n"].concat().into()).await)
         }
-        Step::Done(_) if seen.finished => match to.send(Bytes::from_static(b"data: [DONE]\n\n")).await {
-            Ok(()) => End::Ok,
-            Err(_) => End::ClientGone,
-        },
+        Step::Done(_) if seen.finished => sent(to.send(Bytes::from_static(b"data: [DONE]\n\n")).await),
         _ => End::Failed(Fault::Cut),
     }
 }

@@ -280,7 +280,7 @@ async fn pass_on(
     let (head, mut body) = response.into_parts();
     let (pieces, receiver) = mpsc::channel(PIECES);
     let is_whole = Arc::new(AtomicBool::new(false));
-    let mut answer = Response::new(Answer::Opaque(receiver, is_whole.clone()));
+    let mut answer = Response::new(Answer::Pieces(receiver, is_whole.clone()));
     *answer.status_mut() = head.status;
     for name in ANSWERED {
         for value in head.headers.get_all(&name) {
@@ -289,6 +289,7 @@ async fn pass_on(
     }
     mark(routed, answer.headers_mut());
     drop(respond.send(answer));
+    let patience = routed.fleet.gateway.limits.write_timeout;
     let mut bytes_in = 0;
     loop {
         let frame = tokio::select! {
@@ -305,7 +306,7 @@ async fn pass_on(
         };
         routed.upstream.heard(live.clock.now());
         bytes_in += data.len() as u64;
-        if !hand_on(&pieces, data).await {
+        if !hand_on(&pieces, data, patience).await {
             return Over::client_gone(bytes_in);
         }
     }
@@ -320,9 +321,8 @@ async fn pass_on(
 }
 
 /// `false` when the client has gone, or has read nothing for so long that it counts as gone.
-async fn hand_on(pieces: &mpsc::Sender<Bytes>, data: Bytes) -> bool {
-    const PATIENCE: Duration = Duration::from_mins(1);
-    timeout(PATIENCE, pieces.send(data)).await.is_ok_and(|sent| sent.is_ok())
+async fn hand_on(pieces: &mpsc::Sender<Bytes>, data: Bytes, patience: Duration) -> bool {
+    timeout(patience, pieces.send(data)).await.is_ok_and(|sent| sent.is_ok())
 }
 
 fn mark(routed: &Routed, headers: &mut HeaderMap) {

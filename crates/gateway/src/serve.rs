@@ -6,7 +6,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -323,7 +326,8 @@ async fn conclude(
         Dispatched::ClientGone => Ending::of(End::ClientGone, 499),
         Dispatched::Stream(source, mut stream, guard) => {
             let (pieces, receiver) = mpsc::channel(relay::PIECES);
-            let mut response = Response::new(Answer::Pieces(receiver));
+            let is_whole = Arc::<AtomicBool>::default();
+            let mut response = Response::new(Answer::Pieces(receiver, is_whole.clone()));
             let content_type = stream.content_type.take().unwrap_or(HeaderValue::from_static("text/event-stream"));
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -335,7 +339,10 @@ async fn conclude(
             let relayed = {
                 let empty = bytes::Bytes::new();
                 let plan = dispatch::plan(live, call, &source, &empty);
-                relay::relay(&plan, stream, pieces, call.reveal, call.arrived + plan.timeouts.total, stop).await
+                let (deadline, patience) =
+                    (call.arrived + plan.timeouts.total, source.fleet.gateway.limits.write_timeout);
+                let client = relay::Client { pieces, is_whole, deadline, patience };
+                relay::relay(&plan, stream, client, call.reveal, stop).await
             };
             let usage = dispatch::usage_of(call, relayed.seen.usage, relayed.seen.content_events);
             dispatch::close(call, &source, guard, relayed.end, usage, relayed.seen.bytes_in);

@@ -94,6 +94,8 @@ pub(crate) struct Limits {
     pub(crate) connections: Option<u32>,
     /// How long a client may take to send its head, and its body after that; `15s` by default.
     pub(crate) read_timeout: Option<Duration>,
+    /// How long a client may take nothing of an answer that is there; `1m` by default.
+    pub(crate) write_timeout: Option<Duration>,
 }
 
 /// A certificate and its private key.

@@ -87,6 +87,7 @@ const CASES: &[(usize, &str, &[&str])] = &[
     (3, "  limits: { body: 32M }", &["bad_size@3:19"]),
     (3, "  limits: { body: 1GiB }", &["limits_order@3:19"]),
     (3, "  limits: { read_timeout: 0s }", &["bad_duration@3:27"]),
+    (3, "  limits: { write_timeout: 0s }", &["bad_duration@3:28"]),
     (3, "  listen: 127.0.0.1", &["bad_address@3:11"]),
     (3, "  listen: \":8080\"", &["bad_address@3:11"]),
     (3, "  listen: http://127.0.0.1:8080", &["bad_address@3:11"]),

@@ -22,10 +22,11 @@ pub(super) const SETTINGS: u8 = 4;
 pub(super) const PING: u8 = 6;
 pub(super) const GOAWAY: u8 = 7;
 pub(super) const WINDOW_UPDATE: u8 = 8;
+pub(super) const CONTINUATION: u8 = 9;
 
 pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
-const ACK: u8 = 1;
+pub(super) const ACK: u8 = 1;
 
 pub(super) const REFUSED_STREAM: u32 = 7;
 pub(super) const CANCEL: u32 = 8;
@@ -94,6 +95,28 @@ pub(super) fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Frame {
 pub(super) fn get(stream: u32, path: &str) -> Frame {
     let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "gateway"), (":path", path)];
     head(stream, END_STREAM, &fields)
+}
+
+/// The head of a request to `path` with a body of JSON.
+pub(super) fn post(stream: u32, path: &str) -> Frame {
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "gateway"),
+        (":path", path),
+        ("content-type", "application/json"),
+    ];
+    head(stream, 0, &fields)
+}
+
+/// More room for one stream, or with 0 for the connection.
+pub(super) fn window_update(stream: u32, bytes: u32) -> Frame {
+    Frame::new(WINDOW_UPDATE, 0, stream, bytes.to_be_bytes())
+}
+
+/// A setting by its number.
+pub(super) fn setting(number: u16, value: u32) -> Frame {
+    Frame::new(SETTINGS, 0, 0, [&number.to_be_bytes()[..], &value.to_be_bytes()].concat())
 }
 
 /// What a scripted backend does with a request.

@@ -3,6 +3,7 @@
 //! Clients are plain sockets, because a client library would tidy up exactly what these tests send; a backend is a
 //! [`Recorder`] where the bytes that reach an engine matter, and a fake where an engine's behaviour does.
 
+mod abuse;
 mod admin;
 mod apis;
 mod backends;
@@ -160,6 +161,15 @@ impl Gateway {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process of ours");
         let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("a line of that name");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// The processor time that it has used.
+    fn cpu(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("a process of ours");
+        // See proc_pid_stat(5): the name may hold anything, and a tick is a hundredth of a second everywhere.
+        let after_name = stat.rsplit_once(") ").expect("its name").1;
+        let ticks = after_name.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().expect("a number"));
+        Duration::from_millis(10 * ticks.sum::<u64>())
     }
 
     /// Alive, serving, and without a panic so far.

@@ -56,16 +56,16 @@ fn limits(raw: Option<&raw::Limits>, at: &At<'_>) -> Limits {
     let default = Limits::default();
     let Some(raw) = raw else { return default };
     let size = |text: &Option<raw::Size>, key: &str| text.as_ref().and_then(|size| values::size(size, &at.key(key)));
+    let time = |text: &Option<raw::Duration>, key: &str| {
+        text.as_ref().and_then(|time| values::some_duration(time, &at.key(key)))
+    };
     let limits = Limits {
         body_bytes: size(&raw.body, "body").unwrap_or(default.body_bytes),
         held_bytes: size(&raw.held, "held").unwrap_or(default.held_bytes),
         head_bytes: size(&raw.head, "head").map_or(default.head_bytes, |n| usize::try_from(n).unwrap_or(usize::MAX)),
         connections: raw.connections.map_or(default.connections, |n| n as usize),
-        read_timeout: raw
-            .read_timeout
-            .as_ref()
-            .and_then(|d| values::some_duration(d, &at.key("read_timeout")))
-            .unwrap_or(default.read_timeout),
+        read_timeout: time(&raw.read_timeout, "read_timeout").unwrap_or(default.read_timeout),
+        write_timeout: time(&raw.write_timeout, "write_timeout").unwrap_or(default.write_timeout),
     };
     if limits.body_bytes > limits.held_bytes {
         let place = if raw.body.is_some() { at.key("body") } else { at.key("held") };
