@@ -7,5 +7,6 @@ mod gateway;
 mod import;
 mod online;
 mod reliability;
+mod silence;
 mod simulate;
 mod simulated;

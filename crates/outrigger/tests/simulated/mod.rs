@@ -7,7 +7,7 @@
 
 mod client;
 mod llama;
-mod paused;
+pub(crate) mod paused;
 mod sockets;
 mod stub;
 

@@ -153,18 +153,18 @@ async fn play(door: &Door, trace: &[Asked], began: Instant) -> Vec<Seen> {
 
 /// Where clients come in.
 #[derive(Debug)]
-struct Door {
+pub(crate) struct Door {
     open: mpsc::UnboundedSender<BoxStream>,
     opened: AsyncMutex<mpsc::UnboundedReceiver<BoxStream>>,
 }
 
 impl Door {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (open, opened) = mpsc::unbounded_channel();
         Self { open, opened: AsyncMutex::new(opened) }
     }
 
-    fn open(&self) -> BoxStream {
+    pub(crate) fn open(&self) -> BoxStream {
         let (near, far) = duplex(64 << 10);
         self.open.send(Box::new(far)).unwrap_or_else(|_| panic!("the gateway is gone"));
         Box::new(near)
