@@ -109,16 +109,32 @@ pub(crate) fn is_refusal(e: &io::Error) -> bool {
 
 /// Why a handshake failed, for the operator.
 pub(crate) fn words(e: &io::Error) -> String {
-    use rustls::{CertificateError, Error as Tls};
-    let help = match cause(e) {
-        Some(Tls::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "; name the authority that issued it as `ca: file:PATH`"
+    match cause(e).and_then(help) {
+        Some(help) => format!("{e}; {help}"),
+        None => e.to_string(),
+    }
+}
+
+fn help(e: &rustls::Error) -> Option<&'static str> {
+    use rustls::{AlertDescription as Alert, CertificateError as Bad, Error};
+    Some(match e {
+        Error::InvalidCertificate(Bad::UnknownIssuer) => "name the authority that issued it as `ca: file:PATH`",
+        Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
+            "have the backend's certificate renewed, or set this machine's clock"
         }
-        Some(Tls::AlertReceived(_)) => "; it may want another `client_cert`, or another HTTP version",
-        Some(Tls::InvalidMessage(_)) => "; is it plain http?",
-        _ => "",
-    };
-    format!("{e}{help}")
+        Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => "set this machine's clock",
+        Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            "write a name that it is for in `url`, or have one issued for this name"
+        }
+        Error::AlertReceived(Alert::ProtocolVersion) => "the backend has neither TLS 1.2 nor 1.3: bring it up to date",
+        Error::AlertReceived(Alert::NoApplicationProtocol) => "it does not speak the HTTP version of `http:`",
+        Error::AlertReceived(_) => "it may want another `client_cert`, or another HTTP version",
+        Error::PeerIncompatible(_) => {
+            "bring the backend up to date: TLS 1.3, or 1.2 with ECDHE and AES-GCM or ChaCha20"
+        }
+        Error::InvalidMessage(_) => "is it plain http?",
+        _ => return None,
+    })
 }
 
 /// The TLS error inside another one: in TLS 1.3 a backend refuses our certificate only after the handshake, with the

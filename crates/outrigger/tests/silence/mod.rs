@@ -175,7 +175,7 @@ impl Body for Pieces {
 async fn answer(request: Request<Incoming>, line: Arc<Line>) -> Result<Response<Pieces>, Infallible> {
     line.requests.fetch_add(1, Ordering::Relaxed);
     let is_far = request.version() == http::Version::HTTP_2;
-    let asked = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let asked = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let asked: Value = serde_json::from_slice(&asked).unwrap_or_default();
     let thinks = is_far && asked["messages"][0]["content"] == "think";
     let is_stream = asked["stream"] == true;
