@@ -4,15 +4,17 @@
 //! read costs less than a read; what it buys is that the whole data plane can be run under paused time.
 
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     pin::Pin,
+    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
 use outrigger_core::{record::Fault, units::Nanos};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     time::Instant,
 };
@@ -57,7 +59,7 @@ impl Connect for Tcp {
                 match TcpStream::connect((address, port)).await {
                     Ok(stream) => {
                         prepare(&stream);
-                        return Ok(Box::new(stream) as BoxStream);
+                        return Ok(Box::new(Gathered(stream)) as BoxStream);
                     }
                     Err(e) => last = connect_fault(&e),
                 }
@@ -68,6 +70,57 @@ impl Connect for Tcp {
 
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>> {
         Box::pin(async move { dns::addresses(host).await })
+    }
+}
+
+/// A connection whose short writes of several parts are put together first: for a few hundred bytes a copy costs less
+/// than the kernel's own gathering.
+#[derive(Debug)]
+struct Gathered(TcpStream);
+
+/// Most bytes that are put together.
+const SHORT: usize = 2 << 10;
+
+impl AsyncRead for Gathered {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Gathered {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.0);
+        let total = parts.iter().map(|part| part.len()).sum::<usize>();
+        if total > SHORT {
+            return stream.poll_write_vectored(cx, parts);
+        }
+        let mut whole = [0; SHORT];
+        let mut at = 0;
+        for part in parts {
+            whole[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        stream.poll_write(cx, &whole[..total])
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
 
@@ -95,7 +148,7 @@ impl Accept for TcpListener {
         Box::pin(async move {
             let (stream, peer) = Self::accept(self).await?;
             prepare(&stream);
-            Ok((Box::new(stream) as BoxStream, peer))
+            Ok((Box::new(Gathered(stream)) as BoxStream, peer))
         })
     }
 

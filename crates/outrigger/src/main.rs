@@ -1,5 +1,7 @@
 //! `outrigger`: see [`outrigger::commands`].
 
+use std::{thread, time::Duration};
+
 /// A stream costs many small allocations, made by one thread and freed by another. The C library's allocator takes
 /// twice the time for them, and keeps what a peak once needed.
 #[global_allocator]
@@ -10,11 +12,21 @@ fn main() -> std::process::ExitCode {
     outrigger::commands::main()
 }
 
-/// Lets the allocator return memory to the system as soon as it is free. Otherwise it waits for the next allocations to do
-/// so, and a gateway after its peak makes none.
-#[expect(unsafe_code, reason = "the allocator's options have no safe interface; it is called before there are threads")]
+/// Lets memory go back to the system a second after it was freed. By itself the allocator does so when something is
+/// allocated, and a gateway after its peak allocates nothing.
+#[expect(unsafe_code, reason = "the allocator has no safe interface for this; both functions take no pointers")]
 fn give_memory_back() {
-    /// `mi_option_purge_delay` of mimalloc.h, for which the binding has no name.
+    /// `mi_option_purge_delay` of mimalloc.h, for which the binding has no name, in milliseconds; ten times that for what
+    /// it gives back as a whole.
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) }
+    // Before there are threads.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 100) };
+    let collect = || {
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            unsafe { libmimalloc_sys::mi_collect(false) };
+        }
+    };
+    // Without the thread memory is kept, and nothing else is lost.
+    drop(thread::Builder::new().name("memory".to_owned()).spawn(collect));
 }

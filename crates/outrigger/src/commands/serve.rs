@@ -74,7 +74,7 @@ const NOTICE: Duration = Duration::from_secs(1);
 type Refusal = (Exit, String);
 
 pub(super) fn run(args: &Args) -> Exit {
-    let runtime = match tokio::runtime::Runtime::new() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("error: cannot start: {e}");
@@ -88,6 +88,16 @@ pub(super) fn run(args: &Args) -> Exit {
             exit
         }
     }
+}
+
+/// On one core a runtime of one thread: threads that can only take turns have nothing to share.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut builder = match cores {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 async fn serve(args: &Args) -> Result<Exit, Refusal> {

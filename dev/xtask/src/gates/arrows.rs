@@ -19,7 +19,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// They stand beside the layers and use none of them: a fake that shares code with the product would share its bugs.
-const APART: &[&str] = &["outrigger-fakes", "xtask"];
+const APART: &[&str] = &["outrigger-bench", "outrigger-fakes", "xtask"];
 
 /// Its engine model is compared with the fakes', and two models that know one another prove nothing. The crate that
 /// compares them stands above both.
