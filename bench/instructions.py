@@ -15,7 +15,7 @@ from pathlib import Path
 
 KEPT = Path(__file__).resolve().parent / "instructions.json"
 MOST_APART = 0.05
-REQUESTS, STREAMS, EVENTS = 400, 10, 200
+REQUESTS, STREAMS, EVENTS = 400, 10, 400
 
 
 def counted(binary, *numbers):

@@ -34,3 +34,22 @@ with_rig() {
     fi
     PYTHONPATH=tests/e2e PYTHONDONTWRITEBYTECODE=1 .tools/py/bin/python "$@"
 }
+
+# debian NAME PACKAGE…: .tools/NAME with what is in these Debian packages, of the versions that Debian has now; the machine
+# itself stays as it is.
+debian() {
+    local folder=$PWD/.tools/$1
+    shift
+    [[ $(cat "$folder/stamp" 2>/dev/null) != "$*" ]] || return 0
+    if ! command -v apt-get >/dev/null; then
+        echo "this suite takes $* from Debian's packages, and this machine has no apt-get" >&2
+        return 3
+    fi
+    echo "unpacking $* into $folder"
+    rm -rf "$folder"
+    mkdir -p "$folder/packages"
+    (cd "$folder/packages" && { apt-get download -q "$@" || { apt-get update -q && apt-get download -q "$@"; }; }) >/dev/null 2>&1
+    for package in "$folder"/packages/*.deb; do dpkg -x "$package" "$folder"; done
+    rm -rf "$folder/packages"
+    echo "$*" >"$folder/stamp"
+}

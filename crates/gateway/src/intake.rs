@@ -25,10 +25,9 @@ use crate::reply::Failure;
 /// Deepest nesting of a request's JSON.
 pub const MAX_DEPTH: usize = 128;
 
-/// Bytes that are made room for before any have come, and how many times what has come room is made for after that. A
-/// length is only a client's word, and the larger the steps, the less is copied from one room to the next.
+/// Bytes that are made room for before any have come. A length is only a client's word; who has sent this much is given
+/// room for the rest in one step, since memory that is never written to costs nothing and every step copies.
 const FIRST_ROOM: usize = 1 << 20;
-const GROWTH: usize = 8;
 
 /// A body and its share of the budget, released together.
 #[derive(Debug)]
@@ -92,7 +91,7 @@ fn share(held: &Arc<Semaphore>, bytes: usize) -> Result<OwnedSemaphorePermit, Fa
 fn make_room(bytes: &mut Vec<u8>, more: usize, declared: usize) {
     let needed = bytes.len() + more;
     if needed > bytes.capacity() && needed <= declared {
-        bytes.reserve_exact(declared.min(needed * GROWTH) - bytes.len());
+        bytes.reserve_exact(declared - bytes.len());
     }
 }
 

@@ -1,7 +1,7 @@
 //! A log: lines go into a buffer in memory, and a thread of its own writes that down.
 //!
 //! Waking a thread costs more than making a line. So the thread sleeps for a moment after the first line, and takes all
-//! that has come by then: a hundred wake-ups a second at the very most, whatever the load.
+//! that has come by then: twenty wake-ups a second at the very most, whatever the load.
 
 use std::{
     io::Write,
@@ -18,7 +18,7 @@ use serde::Serialize;
 /// Lines that may wait for the writer.
 const QUEUE: usize = 16_384;
 /// How long a line may wait for others to be written with.
-const GATHER: Duration = Duration::from_millis(10);
+const GATHER: Duration = Duration::from_millis(50);
 
 /// A buffer larger than this is not kept for the next lines.
 const KEPT: usize = 1 << 20;
