@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use outrigger_core::{
     fleet::{Backend, Engine, Timeouts},
     record::Fault,
@@ -29,7 +30,7 @@ use crate::{
     body::Upload,
     events::Events,
     net::Clock,
-    pool::{Inbound, Lease, Lost},
+    pool::{Lease, Lost},
     upstream::Upstream,
 };
 
@@ -59,7 +60,7 @@ pub struct Plan<'a> {
 #[derive(Debug)]
 pub enum Tried {
     Whole(Whole),
-    Streaming(Box<Streaming>),
+    Streaming(Streaming),
     /// The backend says that the request is wrong; its answer is passed on.
     ClientError(Whole),
     Failed(Failed),
@@ -93,7 +94,7 @@ impl From<Fault> for Failed {
 #[derive(Debug)]
 pub struct Streaming {
     pub lease: Lease,
-    pub body: Inbound,
+    pub body: Incoming,
     pub content_type: Option<HeaderValue>,
     pub splitter: Splitter,
     /// Bytes for the client that were held until the commit.
@@ -151,7 +152,7 @@ async fn run_inner(plan: &Plan<'_>) -> Result<Tried, Failed> {
 }
 
 /// The same once more, after the backend has refused its new key: to refuse is not to begin.
-async fn with_key_before(plan: &Plan<'_>) -> Result<(Response<Inbound>, Lease), Fault> {
+async fn with_key_before(plan: &Plan<'_>) -> Result<(Response<Incoming>, Lease), Fault> {
     let sent = send(plan).await?;
     if sent.0.status() == StatusCode::UNAUTHORIZED {
         plan.upstream.trust_key();
@@ -163,7 +164,7 @@ async fn with_key_before(plan: &Plan<'_>) -> Result<(Response<Inbound>, Lease), 
 
 /// Sends the request and waits for the response head. One that was not begun, because the engine had closed the
 /// connection or takes no more on it, is sent again on a fresh one, once: that is nobody's fault.
-async fn send(plan: &Plan<'_>) -> Result<(Response<Inbound>, Lease), Fault> {
+async fn send(plan: &Plan<'_>) -> Result<(Response<Incoming>, Lease), Fault> {
     let connect_timeout = plan.timeouts.connect;
     let lease = plan.upstream.pool.lease(connect_timeout).await?;
     let began = Instant::now();
@@ -177,7 +178,7 @@ async fn send(plan: &Plan<'_>) -> Result<(Response<Inbound>, Lease), Fault> {
     }
 }
 
-async fn send_on(plan: &Plan<'_>, mut lease: Lease) -> Result<(Response<Inbound>, Lease), Lost> {
+async fn send_on(plan: &Plan<'_>, mut lease: Lease) -> Result<(Response<Incoming>, Lease), Lost> {
     let answer = lease.send(request(plan));
     let response = if plan.head.stream {
         let late = Lost { fault: Fault::HeadersTimeout, was_not_begun: false };
@@ -270,7 +271,7 @@ pub(crate) fn forwarded_headers(from: &HeaderMap, to: &mut HeaderMap) {
 /// Reads a stream up to its first content, holding back what comes before.
 async fn first_content(
     plan: &Plan<'_>,
-    response: Response<Inbound>,
+    response: Response<Incoming>,
     lease: Lease,
     deadline: Instant,
 ) -> Result<Tried, Failed> {
@@ -304,8 +305,7 @@ async fn first_content(
                 Step::ClientError(whole) => return Ok(Tried::ClientError(whole)),
             }
             if seen.content_events > 0 {
-                let stream = Streaming { lease, body, content_type, splitter, ready, seen };
-                return Ok(Tried::Streaming(Box::new(stream)));
+                return Ok(Tried::Streaming(Streaming { lease, body, content_type, splitter, ready, seen }));
             }
         }
         if ready.len() + splitter.buffered() > MAX_HELD_EVENTS {
@@ -364,7 +364,7 @@ fn error_event(plan: &Plan<'_>, error: &UpstreamError, data: &Bytes) -> Step {
     }
 }
 
-async fn whole(plan: &Plan<'_>, response: Response<Inbound>, lease: Lease) -> Result<Tried, Failed> {
+async fn whole(plan: &Plan<'_>, response: Response<Incoming>, lease: Lease) -> Result<Tried, Failed> {
     let status = response.status();
     let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
     let body = collect(plan, response.into_body(), MAX_BODY).await?;
@@ -391,7 +391,7 @@ async fn whole(plan: &Plan<'_>, response: Response<Inbound>, lease: Lease) -> Re
 }
 
 /// An answer that is not a success: the client's fault, backpressure, or the backend's.
-async fn refused(plan: &Plan<'_>, response: Response<Inbound>, lease: Lease) -> Result<Tried, Failed> {
+async fn refused(plan: &Plan<'_>, response: Response<Incoming>, lease: Lease) -> Result<Tried, Failed> {
     let status = response.status();
     let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
     let fault = classify(status, response.headers(), plan.clock.now());
@@ -451,7 +451,7 @@ fn wait(headers: &HeaderMap, now: Nanos) -> Option<Duration> {
     asked.wait(now.0 / 1_000_000_000)
 }
 
-async fn collect(plan: &Plan<'_>, mut body: Inbound, limit: usize) -> Result<Bytes, Failed> {
+async fn collect(plan: &Plan<'_>, mut body: Incoming, limit: usize) -> Result<Bytes, Failed> {
     let mut parts = Vec::new();
     let mut total = 0;
     while let Some(frame) = body.frame().await {

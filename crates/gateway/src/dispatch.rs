@@ -70,7 +70,7 @@ pub enum Dispatched<'a> {
     /// The answer, complete and already accounted.
     Whole(Source, Whole),
     /// A stream that has begun; its attempt is still in flight.
-    Stream(Source, Box<Streaming>, InFlight<'a>),
+    Stream(Source, Streaming, InFlight<'a>),
     Failure(Failure),
     /// Passed on from the last backend that failed, in its own words.
     Upstream(Whole),

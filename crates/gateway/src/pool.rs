@@ -7,7 +7,6 @@
 //! Which version a backend speaks is known when a connection is open: from the fleet file in clear text, from the
 //! handshake in TLS. HTTP/2 connections are shared, in [`shared`].
 
-mod alone;
 mod refusal;
 mod shared;
 
@@ -26,20 +25,22 @@ use http::{
     Request, Response,
     uri::{Authority, Scheme},
 };
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
 use outrigger_core::{
     fleet::{HttpVersion, Reach},
     record::Fault,
 };
 use tokio::{
     sync::Semaphore,
+    task::AbortHandle,
     time::{Instant, timeout},
 };
 
-pub use self::alone::Inbound;
-use self::{
-    alone::Alone,
-    shared::{Place, Shared},
-};
+use self::shared::{Place, Shared};
 use crate::{
     body::Upload,
     net::{BoxStream, Connect},
@@ -109,12 +110,23 @@ struct Trouble {
 }
 
 struct Idle {
-    connection: Alone,
+    connection: Connection,
     since: Instant,
 }
 
+struct Connection {
+    sender: SendRequest<Upload>,
+    driver: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
 enum Kind {
-    Http1(Alone),
+    Http1(Connection),
     Http2(Place),
 }
 
@@ -140,22 +152,19 @@ impl From<Lost> for Fault {
 
 impl Lease {
     /// Sends a request with an origin-form URI and a `Host`, and waits for the head of its answer.
-    pub async fn send(&mut self, request: Request<Upload>) -> Result<Response<Inbound>, Lost> {
+    pub async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Lost> {
         let connection = match &mut self.kind {
             Kind::Http1(connection) => connection,
-            Kind::Http2(place) => return Ok(place.send(request).await?.map(Inbound::from)),
+            Kind::Http2(place) => return place.send(request).await,
         };
-        connection.send(request).await.map_err(|e| {
+        let sent = match connection.sender.ready().await {
+            Ok(()) => connection.sender.send_request(request).await,
+            Err(e) => Err(e),
+        };
+        sent.map_err(|e| {
             let fault = if e.is_parse() { Fault::BadBody } else { fault_of(&e) };
             Lost { fault, was_not_begun: self.reused && fault == Fault::Reset }
         })
-    }
-
-    /// Lets the rest of a request's body go out also while nobody waits for its answer.
-    pub fn drive_apart(&mut self) {
-        if let Kind::Http1(connection) = &mut self.kind {
-            connection.drive_apart();
-        }
     }
 }
 
@@ -240,7 +249,7 @@ impl Pool {
         let kind = if is_http2 {
             Kind::Http2(Shared::start(stream, &self.target).await?.enter())
         } else {
-            Kind::Http1(Alone::start(stream).await.map_err(|_| Fault::Reset)?)
+            Kind::Http1(http1_on(stream).await?)
         };
         Ok(Lease { kind, reused: false })
     }
@@ -278,7 +287,7 @@ impl Pool {
     /// Keeps a connection whose answer was read to its end.
     pub fn give_back(&self, lease: Lease) {
         let Kind::Http1(connection) = lease.kind else { return };
-        if !connection.is_usable() {
+        if connection.sender.is_closed() {
             return;
         }
         let mut idle = locked(&self.idle);
@@ -300,7 +309,7 @@ impl Pool {
     /// Closes connections that have been idle for too long. Called now and then, so that a backend without traffic
     /// does not hold sockets.
     pub fn close_stale(&self) {
-        locked(&self.idle).retain(|i| i.since.elapsed() < MAX_IDLE && i.connection.is_usable());
+        locked(&self.idle).retain(|i| i.since.elapsed() < MAX_IDLE && !i.connection.sender.is_closed());
         locked(&self.shared).retain(|shared| shared.is_usable());
     }
 
@@ -308,7 +317,7 @@ impl Pool {
     fn take_idle(&self) -> Option<Lease> {
         let mut idle = locked(&self.idle);
         while let Some(Idle { connection, since }) = idle.pop() {
-            if since.elapsed() < MAX_IDLE && connection.is_usable() {
+            if since.elapsed() < MAX_IDLE && !connection.sender.is_closed() {
                 return Some(Lease { kind: Kind::Http1(connection), reused: true });
             }
         }
@@ -328,6 +337,12 @@ impl Pool {
         let place = (may_share && least.has_room()).then(|| least.clone().enter())?;
         Some(Lease { kind: Kind::Http2(place), reused: true })
     }
+}
+
+async fn http1_on(stream: BoxStream) -> Result<Connection, Fault> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Fault::Reset)?;
+    let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+    Ok(Connection { sender, driver })
 }
 
 fn locked<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -6,19 +6,17 @@
 //! long that no event would reach it, the body breaks off.
 
 use std::{
-    future::poll_fn,
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use outrigger_core::{
     fleet::Reveal,
     record::{End, Fault},
@@ -35,7 +33,7 @@ use tokio::{
 use crate::{
     attempt::{Plan, Seen, Step, Streaming, read_event},
     dispatch::stopping,
-    pool::{Inbound, Lease},
+    pool::Lease,
     raised, reply,
     upstream::Upstream,
 };
@@ -43,8 +41,6 @@ use crate::{
 /// Pieces that may wait for a slow client before the backend is no longer read. A piece is at most one read of the
 /// backend's socket, so that a stalled reader costs a few hundred KiB at the very most.
 pub const PIECES: usize = 8;
-/// Bytes of events that have come together and go on together, in one write to the client.
-const TOGETHER: usize = 16 << 10;
 /// How long to wait for the end of a body after `[DONE]`, so that its connection can be kept.
 const TAIL: Duration = Duration::from_millis(100);
 
@@ -72,11 +68,6 @@ impl Client {
             }
             sent => sent.is_ok(),
         }
-    }
-
-    /// A piece can be handed on without waiting.
-    fn has_room(&self) -> bool {
-        self.pieces.capacity() > 0
     }
 
     async fn send_until(&self, piece: Bytes, deadline: Instant) -> bool {
@@ -137,7 +128,7 @@ pub async fn relay(
 /// cost about as much as the piece itself.
 async fn follow(
     plan: &Plan<'_>,
-    body: &mut Inbound,
+    body: &mut Incoming,
     splitter: &mut sse::Splitter,
     seen: &mut Seen,
     to: &Client,
@@ -147,26 +138,21 @@ async fn follow(
     let mut timer = pin!(sleep_until(idle_until.min(to.deadline)));
     let mut closed = pin!(to.pieces.closed());
     let mut stopped = pin!(raised(stop));
-    let mut arriving = Arriving { body, is_asked: false, over: None };
     loop {
         let (out, ended, events) = drain(plan, splitter, seen);
         if events > 0 {
             idle_until = Instant::now() + plan.timeouts.idle;
         }
-        if !out.is_empty() {
-            // Whoever waits for room may miss that the body wakes the task.
-            arriving.is_asked &= to.has_room();
-            if !to.send(out).await {
-                return Some(End::ClientGone);
-            }
+        if !out.is_empty() && !to.send(out).await {
+            return Some(End::ClientGone);
         }
         if ended.is_some() {
             return ended;
         }
-        let gathered = loop {
+        let frame = loop {
             tokio::select! {
                 biased;
-                gathered = arriving.gather(splitter, seen) => break gathered,
+                frame = body.frame() => break frame,
                 () = timer.as_mut() => {}
                 () = closed.as_mut() => return Some(End::ClientGone),
                 () = stopped.as_mut() => return Some(End::Failed(Fault::Local)),
@@ -178,65 +164,14 @@ async fn follow(
                 _ => timer.as_mut().reset(idle_until.min(to.deadline)),
             }
         };
-        plan.upstream.heard(plan.clock.now());
-        match gathered {
-            Ok(()) => {}
-            Err(Over::Broken) => return Some(End::Failed(Fault::Cut)),
-            Err(Over::InOrder) => return None,
-        }
-    }
-}
-
-/// The pieces of an answer as they come.
-struct Arriving<'a> {
-    body: &'a mut Inbound,
-    /// The body was asked just now and will wake the task.
-    is_asked: bool,
-    over: Option<Over>,
-}
-
-/// How a body ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
-    InOrder,
-    Broken,
-}
-
-impl Arriving<'_> {
-    /// Waits for a piece, and takes those that have come with it: they go on in one write to the client.
-    async fn gather(&mut self, splitter: &mut sse::Splitter, seen: &mut Seen) -> Result<(), Over> {
-        poll_fn(|cx| self.poll_gather(cx, splitter, seen)).await
-    }
-
-    fn poll_gather(
-        &mut self,
-        cx: &mut Context<'_>,
-        splitter: &mut sse::Splitter,
-        seen: &mut Seen,
-    ) -> Poll<Result<(), Over>> {
-        if std::mem::take(&mut self.is_asked) {
-            return Poll::Pending;
-        }
-        let before = seen.bytes_in;
-        while self.over.is_none() && (seen.bytes_in == before || splitter.buffered() < TOGETHER) {
-            match Pin::new(&mut *self.body).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    let data = frame.into_data().unwrap_or_default();
-                    seen.bytes_in += data.len() as u64;
-                    splitter.push(data);
-                }
-                Poll::Ready(Some(Err(_))) => self.over = Some(Over::Broken),
-                Poll::Ready(None) => self.over = Some(Over::InOrder),
-                Poll::Pending => {
-                    self.is_asked = seen.bytes_in > before;
-                    break;
-                }
+        match frame? {
+            Ok(frame) => {
+                let data = frame.into_data().unwrap_or_default();
+                plan.upstream.heard(plan.clock.now());
+                seen.bytes_in += data.len() as u64;
+                splitter.push(data);
             }
-        }
-        match self.over {
-            _ if seen.bytes_in > before => Poll::Ready(Ok(())),
-            Some(over) => Poll::Ready(Err(over)),
-            None => Poll::Pending,
+            Err(_) => return Some(End::Failed(Fault::Cut)),
         }
     }
 }
@@ -308,7 +243,7 @@ async fn last_words(plan: &Plan<'_>, event: sse::Event, seen: &mut Seen, to: &Cl
 }
 
 /// Reads what is left of a body that is over, so that its connection can serve again.
-async fn keep_connection(upstream: &Upstream, lease: Lease, mut body: Inbound) {
+async fn keep_connection(upstream: &Upstream, lease: Lease, mut body: Incoming) {
     let rest = async {
         while let Some(frame) = body.frame().await {
             if frame.is_err() {

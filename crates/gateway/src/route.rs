@@ -35,7 +35,7 @@ use crate::{
     dispatch::stopping,
     events::RoutedLine,
     live::Live,
-    pool::{Inbound, Lease},
+    pool::Lease,
     raised,
     relay::PIECES,
     reply::{self, Failure},
@@ -212,7 +212,7 @@ async fn send(
     timeouts: &Timeouts,
     read_timeout: Duration,
     passed: &Arc<Passed>,
-) -> Result<(Response<Inbound>, Lease), Fault> {
+) -> Result<(Response<Incoming>, Lease), Fault> {
     let pool = &routed.upstream.pool;
     let (parts, body) = request.into_parts();
     if !body.is_end_stream() {
@@ -238,12 +238,11 @@ async fn ask(
     request: Request<Upload>,
     uploaded: oneshot::Receiver<()>,
     timeouts: &Timeouts,
-) -> Result<(Response<Inbound>, Lease), crate::pool::Lost> {
+) -> Result<(Response<Incoming>, Lease), crate::pool::Lost> {
     let late = async {
         drop(uploaded.await);
         sleep(timeouts.first_token).await;
     };
-    lease.drive_apart();
     let response = tokio::select! {
         biased;
         response = lease.send(request) => response?,
@@ -272,7 +271,7 @@ fn translated(routed: &Routed, parts: &http::request::Parts, body: Upload) -> Re
 async fn pass_on(
     live: &Live,
     routed: &Routed,
-    response: Response<Inbound>,
+    response: Response<Incoming>,
     lease: Lease,
     respond: oneshot::Sender<Response<Answer>>,
     timeouts: &Timeouts,

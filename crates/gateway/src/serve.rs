@@ -342,7 +342,7 @@ async fn conclude(
                 let (deadline, patience) =
                     (call.arrived + plan.timeouts.total, source.fleet.gateway.limits.write_timeout);
                 let client = relay::Client { pieces, is_whole, deadline, patience };
-                relay::relay(&plan, *stream, client, call.reveal, stop).await
+                relay::relay(&plan, stream, client, call.reveal, stop).await
             };
             let usage = dispatch::usage_of(call, relayed.seen.usage, relayed.seen.content_events);
             dispatch::close(call, &source, guard, relayed.end, usage, relayed.seen.bytes_in);
