@@ -58,6 +58,28 @@ impl Common {
     }
 }
 
+/// For how long a load goes on.
+#[derive(Args, Debug)]
+struct Span {
+    /// Before anything is measured, seconds
+    #[arg(long, default_value_t = 1.0)]
+    warm: f64,
+    /// Measured, seconds
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+}
+
+impl Span {
+    async fn measure(&self, seen: &Seen) {
+        sleep(Duration::from_secs_f64(self.warm)).await;
+        println!("begin");
+        seen.measures.set(true);
+        let began = Instant::now();
+        sleep(Duration::from_secs_f64(self.seconds)).await;
+        seen.print(began.elapsed().as_secs_f64());
+    }
+}
+
 /// What happened in the measured time; times in microseconds.
 struct Seen {
     ok: Cell<u64>,
@@ -192,12 +214,8 @@ pub(crate) struct Closed {
     common: Common,
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Before anything is measured, seconds
-    #[arg(long, default_value_t = 1.0)]
-    warm: f64,
-    /// Measured, seconds
-    #[arg(long, default_value_t = 4.0)]
-    seconds: f64,
+    #[command(flatten)]
+    span: Span,
 }
 
 impl Closed {
@@ -218,12 +236,7 @@ impl Closed {
                 }
             });
         }
-        sleep(Duration::from_secs_f64(self.warm)).await;
-        println!("begin");
-        seen.measures.set(true);
-        let began = Instant::now();
-        sleep(Duration::from_secs_f64(self.seconds)).await;
-        seen.print(began.elapsed().as_secs_f64());
+        self.span.measure(&seen).await;
         Ok(())
     }
 }
@@ -237,10 +250,8 @@ pub(crate) struct Open {
     rate: f64,
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    #[arg(long, default_value_t = 1.0)]
-    warm: f64,
-    #[arg(long, default_value_t = 4.0)]
-    seconds: f64,
+    #[command(flatten)]
+    span: Span,
 }
 
 impl Open {
@@ -268,12 +279,7 @@ impl Open {
                 }
             });
         }
-        sleep(Duration::from_secs_f64(self.warm)).await;
-        println!("begin");
-        seen.measures.set(true);
-        let began = Instant::now();
-        sleep(Duration::from_secs_f64(self.seconds)).await;
-        seen.print(began.elapsed().as_secs_f64());
+        self.span.measure(&seen).await;
         Ok(())
     }
 }

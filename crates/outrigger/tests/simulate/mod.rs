@@ -17,7 +17,9 @@ use serde_json::Value;
 
 /// A file of this test's own.
 fn file(name: &str, content: &[u8]) -> PathBuf {
-    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulate");
+    // Two tests that write the same name run at the same time.
+    let test = std::thread::current().name().unwrap_or_default().replace("::", "-");
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("simulate").join(test);
     std::fs::create_dir_all(&dir).unwrap();
     let path = dir.join(name);
     std::fs::write(&path, content).unwrap();
