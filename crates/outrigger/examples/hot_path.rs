@@ -6,9 +6,12 @@
 //! The gateway is the real one from its listener's loop to its request log. The client and the engine at either end of
 //! it do as little as they can; what they cost is counted too, and is the same every time.
 
+#[path = "../tests/simulated/door.rs"]
+mod door;
+
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -21,15 +24,16 @@ use outrigger_gateway::{
     events::Outputs,
     litellm::Dialect,
     live::{Loaded, Secrets},
-    net::{Accept, BoxStream, Connect},
+    net::{BoxStream, Connect},
 };
 use sha2::{Digest as _, Sha256};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, duplex},
     net::TcpListener,
-    sync::{Mutex, mpsc},
     time::sleep,
 };
+
+use self::door::Door;
 
 const KEY: &str = "sk-hot-path-0123456789abcdef";
 const FLEET: &str = "\
@@ -115,40 +119,7 @@ async fn ask(client: &mut BoxStream, request: &[u8], ends_with: &[u8]) {
     assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
 }
 
-/// Where the client comes in.
-#[derive(Debug)]
-struct Door {
-    open: mpsc::UnboundedSender<BoxStream>,
-    opened: Mutex<mpsc::UnboundedReceiver<BoxStream>>,
-}
-
-impl Door {
-    fn new() -> Self {
-        let (open, opened) = mpsc::unbounded_channel();
-        Self { open, opened: Mutex::new(opened) }
-    }
-
-    fn open(&self) -> BoxStream {
-        let (near, far) = duplex(PIPE);
-        assert!(self.open.send(Box::new(far)).is_ok(), "the gateway listens");
-        Box::new(near)
-    }
-}
-
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-impl Accept for Door {
-    fn accept(&self) -> BoxFuture<'_, io::Result<(BoxStream, SocketAddr)>> {
-        Box::pin(async move {
-            let stream = self.opened.lock().await.recv().await.ok_or(io::ErrorKind::BrokenPipe)?;
-            Ok((stream, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))
-        })
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
-    }
-}
 
 /// Engines that answer from memory.
 #[derive(Debug)]

@@ -44,7 +44,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::simulated::paused::Door;
+use crate::simulated::door::Door;
 
 /// Every 10 s a PING, and 5 s for its answer.
 const FOUND: Duration = Duration::from_secs(15);

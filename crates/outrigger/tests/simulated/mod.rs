@@ -6,8 +6,9 @@
 //! real engines, of which the simulator knows what was measured on them, in `./test heavy llama-servers`.
 
 mod client;
+pub(crate) mod door;
 mod llama;
-pub(crate) mod paused;
+mod paused;
 mod sockets;
 mod stub;
 

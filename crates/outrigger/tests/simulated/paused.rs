@@ -9,8 +9,7 @@
 use std::{
     collections::HashMap,
     io::{self, Write},
-    net::{Ipv4Addr, SocketAddr},
-    pin::Pin,
+    net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -21,13 +20,10 @@ use outrigger_gateway::{
     events::Outputs,
     litellm::Dialect,
     live::{Loaded, Secrets},
-    net::{Accept, BoxStream},
 };
 use serde_json::Value;
 use tokio::{
-    io::duplex,
     net::TcpListener,
-    sync::{Mutex as AsyncMutex, mpsc},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -35,6 +31,7 @@ use tokio::{
 use super::{
     Asked, Figures, Folder, azure,
     client::{self, Seen},
+    door::Door,
     predicted,
     stub::{Pace, Stub, Wires},
     table,
@@ -149,39 +146,6 @@ async fn play(door: &Door, trace: &[Asked], began: Instant) -> Vec<Seen> {
         requests.spawn(async move { client::ask(stream, client::chat(MODEL, asked), Instant::now()).await });
     }
     requests.join_all().await
-}
-
-/// Where clients come in.
-#[derive(Debug)]
-pub(crate) struct Door {
-    open: mpsc::UnboundedSender<BoxStream>,
-    opened: AsyncMutex<mpsc::UnboundedReceiver<BoxStream>>,
-}
-
-impl Door {
-    pub(crate) fn new() -> Self {
-        let (open, opened) = mpsc::unbounded_channel();
-        Self { open, opened: AsyncMutex::new(opened) }
-    }
-
-    pub(crate) fn open(&self) -> BoxStream {
-        let (near, far) = duplex(64 << 10);
-        self.open.send(Box::new(far)).unwrap_or_else(|_| panic!("the gateway is gone"));
-        Box::new(near)
-    }
-}
-
-impl Accept for Door {
-    fn accept(&self) -> Pin<Box<dyn Future<Output = io::Result<(BoxStream, SocketAddr)>> + Send + '_>> {
-        Box::pin(async move {
-            let stream = self.opened.lock().await.recv().await.ok_or(io::ErrorKind::BrokenPipe)?;
-            Ok((stream, SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))
-        })
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
-    }
 }
 
 /// The request log, kept.
