@@ -16,9 +16,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     time::{Instant, Sleep, sleep},
 };
+
+use crate::pieces::Receiver;
 
 /// Bytes of a whole answer that are handed over at once. Over HTTP/2 what is handed over counts as taken, and what a
 /// client leaves lying has to be seen.
@@ -154,9 +156,8 @@ fn exactly(bytes: Option<&Bytes>) -> SizeHint {
 #[derive(Debug)]
 pub enum Answer {
     Whole(Option<Bytes>),
-    /// Ends when the sender is dropped, if it was called whole, and else breaks off. When the client hangs up, hyper drops
-    /// this and the sender sees it closed.
-    Pieces(mpsc::Receiver<Bytes>, Arc<AtomicBool>),
+    /// When the client hangs up, hyper drops this and the sender sees it gone.
+    Pieces(Receiver),
 }
 
 impl Answer {
@@ -172,24 +173,21 @@ impl Body for Answer {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Whole(bytes) => slice(bytes),
-            Self::Pieces(pieces, is_whole) => pieces.poll_recv(cx).map(|piece| match piece {
-                Some(b) => Some(Ok(Frame::data(b))),
-                None => (!is_whole.load(Ordering::Acquire)).then_some(Err(Broken)),
-            }),
+            Self::Pieces(pieces) => pieces.poll_piece(cx).map(|piece| piece.map(|p| p.map(Frame::data))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Self::Pieces(..) => false,
+            Self::Pieces(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => exactly(bytes.as_ref()),
-            Self::Pieces(..) => SizeHint::default(),
+            Self::Pieces(_) => SizeHint::default(),
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod live;
 pub mod models;
 pub mod net;
 pub mod overlays;
+pub mod pieces;
 pub mod pool;
 pub mod pool_cost;
 pub mod probe;

@@ -5,14 +5,7 @@
 //! silently, because a client cannot tell a short answer from a whole one. Where the client has left it lying for so
 //! long that no event would reach it, the body breaks off.
 
-use std::{
-    pin::pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -23,24 +16,19 @@ use outrigger_core::{
 };
 use outrigger_wire::{endpoint::Dialect, sse, stream};
 use tokio::{
-    sync::{
-        mpsc::{self, error::TrySendError},
-        watch,
-    },
-    time::{Instant, sleep_until, timeout, timeout_at},
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
 };
 
 use crate::{
     attempt::{Plan, Seen, Step, Streaming, read_event},
     dispatch::stopping,
+    pieces::Sender,
     pool::Lease,
     raised, reply,
     upstream::Upstream,
 };
 
-/// Pieces that may wait for a slow client before the backend is no longer read. A piece is at most one read of the
-/// backend's socket, so that a stalled reader costs a few hundred KiB at the very most.
-pub const PIECES: usize = 8;
 /// How long to wait for the end of a body after `[DONE]`, so that its connection can be kept.
 const TAIL: Duration = Duration::from_millis(100);
 
@@ -50,9 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// The client's end of a stream.
 #[derive(Debug)]
 pub struct Client {
-    pub pieces: mpsc::Sender<Bytes>,
-    /// Set before `pieces` is dropped where the stream came to an end that the client can see for one.
-    pub is_whole: Arc<AtomicBool>,
+    pub pieces: Sender,
     /// When the request's time is over.
     pub deadline: Instant,
     /// How long it may take nothing of what is there.
@@ -62,20 +48,7 @@ pub struct Client {
 impl Client {
     /// Hands a piece on. A client that takes nothing for too long counts as gone.
     async fn send(&self, piece: Bytes) -> bool {
-        match self.pieces.try_send(piece) {
-            Err(TrySendError::Full(piece)) => {
-                self.send_until(piece, self.deadline.min(Instant::now() + self.patience)).await
-            }
-            sent => sent.is_ok(),
-        }
-    }
-
-    async fn send_until(&self, piece: Bytes, deadline: Instant) -> bool {
-        timeout_at(deadline, self.pieces.send(piece)).await.is_ok_and(|sent| sent.is_ok())
-    }
-
-    fn end(self) {
-        self.is_whole.store(true, Ordering::Release);
+        self.pieces.send(piece, || self.deadline.min(Instant::now() + self.patience)).await
     }
 }
 
@@ -109,12 +82,12 @@ pub async fn relay(
             let name = plan.public_name.unwrap_or(&plan.backend.model);
             let why = if fault == Fault::Local { stopping() } else { reply::upstream_failed(fault, name) };
             let broke = why.in_dialect(dialect).to_event(reveal);
-            if to.send_until(broke, to.deadline.max(Instant::now() + LAST_WORDS)).await {
-                to.end();
+            if to.pieces.send(broke, || to.deadline.max(Instant::now() + LAST_WORDS)).await {
+                to.pieces.end();
             }
         }
         End::Ok => {
-            to.end();
+            to.pieces.end();
             keep_connection(plan.upstream, lease, body).await;
         }
         End::ClientError(_) | End::ClientGone => {}
@@ -136,7 +109,7 @@ async fn follow(
 ) -> Option<End> {
     let mut idle_until = Instant::now() + plan.timeouts.idle;
     let mut timer = pin!(sleep_until(idle_until.min(to.deadline)));
-    let mut closed = pin!(to.pieces.closed());
+    let mut gone = pin!(to.pieces.gone());
     let mut stopped = pin!(raised(stop));
     loop {
         let (out, ended, events) = drain(plan, splitter, seen);
@@ -154,7 +127,7 @@ async fn follow(
                 biased;
                 frame = body.frame() => break frame,
                 () = timer.as_mut() => {}
-                () = closed.as_mut() => return Some(End::ClientGone),
+                () = gone.as_mut() => return Some(End::ClientGone),
                 () = stopped.as_mut() => return Some(End::Failed(Fault::Local)),
             }
             // It rang for the last piece but one, or still earlier.

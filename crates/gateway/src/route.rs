@@ -7,14 +7,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -24,7 +20,7 @@ use outrigger_core::{
     units::Nanos,
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 
@@ -35,9 +31,9 @@ use crate::{
     dispatch::stopping,
     events::RoutedLine,
     live::Live,
+    pieces,
     pool::Lease,
     raised,
-    relay::PIECES,
     reply::{self, Failure},
     serve::in_its_own_task,
     upstream::Upstream,
@@ -278,9 +274,8 @@ async fn pass_on(
     mut stop: watch::Receiver<bool>,
 ) -> Over {
     let (head, mut body) = response.into_parts();
-    let (pieces, receiver) = mpsc::channel(PIECES);
-    let is_whole = Arc::new(AtomicBool::new(false));
-    let mut answer = Response::new(Answer::Pieces(receiver, is_whole.clone()));
+    let (to, receiver) = pieces::channel();
+    let mut answer = Response::new(Answer::Pieces(receiver));
     *answer.status_mut() = head.status;
     for name in ANSWERED {
         for value in head.headers.get_all(&name) {
@@ -295,7 +290,7 @@ async fn pass_on(
         let frame = tokio::select! {
             biased;
             frame = timeout(timeouts.idle, body.frame()) => frame,
-            () = pieces.closed() => return Over::client_gone(bytes_in),
+            () = to.gone() => return Over::client_gone(bytes_in),
             () = raised(&mut stop) => return Over::failed(head.status, Fault::Local, bytes_in),
         };
         let data = match frame {
@@ -306,11 +301,12 @@ async fn pass_on(
         };
         routed.upstream.heard(live.clock.now());
         bytes_in += data.len() as u64;
-        if !hand_on(&pieces, data, patience).await {
+        // A client that has read nothing for so long counts as gone.
+        if !to.send(data, || Instant::now() + patience).await {
             return Over::client_gone(bytes_in);
         }
     }
-    is_whole.store(true, Ordering::Release);
+    to.end();
     routed.upstream.pool.give_back(lease);
     let outcome = match head.status.as_u16() {
         400..=499 => Outcome::ClientError,
@@ -318,11 +314,6 @@ async fn pass_on(
         _ => Outcome::Ok,
     };
     Over { status: head.status.as_u16(), outcome, reason: None, bytes_in }
-}
-
-/// `false` when the client has gone, or has read nothing for so long that it counts as gone.
-async fn hand_on(pieces: &mpsc::Sender<Bytes>, data: Bytes, patience: Duration) -> bool {
-    timeout(patience, pieces.send(data)).await.is_ok_and(|sent| sent.is_ok())
 }
 
 fn mark(routed: &Routed, headers: &mut HeaderMap) {

@@ -6,10 +6,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -42,7 +39,7 @@ use crate::{
     live::{Live, Snapshot, Ticket},
     models,
     net::Accept,
-    raised, relay,
+    pieces, raised, relay,
     reply::{self, Failure},
     request_id,
     route::{self, Routed},
@@ -325,9 +322,8 @@ async fn conclude(
         }
         Dispatched::ClientGone => Ending::of(End::ClientGone, 499),
         Dispatched::Stream(source, mut stream, guard) => {
-            let (pieces, receiver) = mpsc::channel(relay::PIECES);
-            let is_whole = Arc::<AtomicBool>::default();
-            let mut response = Response::new(Answer::Pieces(receiver, is_whole.clone()));
+            let (pieces, receiver) = pieces::channel();
+            let mut response = Response::new(Answer::Pieces(receiver));
             let content_type = stream.content_type.take().unwrap_or(HeaderValue::from_static("text/event-stream"));
             response.headers_mut().insert(header::CONTENT_TYPE, content_type);
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -341,7 +337,7 @@ async fn conclude(
                 let plan = dispatch::plan(live, call, &source, &empty);
                 let (deadline, patience) =
                     (call.arrived + plan.timeouts.total, source.fleet.gateway.limits.write_timeout);
-                let client = relay::Client { pieces, is_whole, deadline, patience };
+                let client = relay::Client { pieces, deadline, patience };
                 relay::relay(&plan, stream, client, call.reveal, stop).await
             };
             let usage = dispatch::usage_of(call, relayed.seen.usage, relayed.seen.content_events);

@@ -21,7 +21,7 @@ const QUEUE: usize = 16_384;
 const GATHER: Duration = Duration::from_millis(50);
 
 /// A buffer larger than this is not kept for the next lines.
-const KEPT: usize = 1 << 20;
+const KEPT: usize = 64 << 10;
 
 /// A bounded buffer of lines in front of one writer, who ends with it.
 #[derive(Debug)]
