@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::{Shared, body::AnswerBody, faults::Fault, generate::json_response};
+use crate::{Shared, body::AnswerBody, faults::Fault, refusals::json_response};
 
 const MAX_BODY: usize = 1 << 20;
 

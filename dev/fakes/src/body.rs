@@ -16,19 +16,28 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use tokio::sync::mpsc;
 
-/// The connection is to be broken off; hyper closes it when a body or a service returns this.
+use crate::conn::Unanswered;
+
+/// The answer is to be broken off. When a body or a service returns this, hyper closes a connection of HTTP/1.1, and
+/// over HTTP/2 resets the stream.
 #[derive(Debug, thiserror::Error)]
 #[error("broken off on purpose")]
 pub(crate) struct BrokenOff;
 
-pub(crate) enum AnswerBody {
+pub(crate) struct AnswerBody {
+    content: Content,
+    /// The request is open for as long as its answer.
+    _request: Option<Unanswered>,
+}
+
+enum Content {
     Full(Full<Bytes>),
     Written(Written),
 }
 
 impl AnswerBody {
     pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
-        Self::Full(Full::new(bytes.into()))
+        Self { content: Content::Full(Full::new(bytes.into())), _request: None }
     }
 
     pub(crate) fn written<W, F>(writer: W) -> Self
@@ -37,15 +46,20 @@ impl AnswerBody {
         F: Future<Output = Result<(), BrokenOff>> + Send + 'static,
     {
         let (tx, pieces) = mpsc::channel(1);
-        Self::Written(Written { writer: Some(Box::pin(writer(Out(tx)))), pieces })
+        let content = Content::Written(Written { writer: Some(Box::pin(writer(Out(tx)))), pieces });
+        Self { content, _request: None }
+    }
+
+    pub(crate) fn answering(self, request: Unanswered) -> Self {
+        Self { _request: Some(request), ..self }
     }
 }
 
 impl fmt::Debug for AnswerBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Full(_) => "Full",
-            Self::Written(_) => "Written",
+        f.write_str(match self.content {
+            Content::Full(_) => "Full",
+            Content::Written(_) => "Written",
         })
     }
 }
@@ -57,6 +71,12 @@ impl Out {
     pub(crate) async fn send(&self, piece: impl Into<Bytes>) {
         // The receiver is in the same body, so it cannot be gone while this function is being polled.
         let _ = self.0.send(piece.into()).await;
+    }
+
+    pub(crate) async fn send_all(&self, pieces: impl IntoIterator<Item = impl Into<Bytes>>) {
+        for piece in pieces {
+            self.send(piece).await;
+        }
     }
 }
 
@@ -96,20 +116,20 @@ impl Body for AnswerBody {
     type Error = BrokenOff;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        match self.get_mut() {
-            Self::Full(full) => Pin::new(full).poll_frame(cx).map_err(|never: Infallible| match never {}),
-            Self::Written(written) => written.poll_piece(cx).map_ok(Frame::data),
+        match &mut self.get_mut().content {
+            Content::Full(full) => Pin::new(full).poll_frame(cx).map_err(|never: Infallible| match never {}),
+            Content::Written(written) => written.poll_piece(cx).map_ok(Frame::data),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, Self::Full(full) if full.is_end_stream())
+        matches!(&self.content, Content::Full(full) if full.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Full(full) => full.size_hint(),
-            Self::Written(_) => SizeHint::default(),
+        match &self.content {
+            Content::Full(full) => full.size_hint(),
+            Content::Written(_) => SizeHint::default(),
         }
     }
 }

@@ -5,22 +5,26 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{Response, StatusCode, header};
-use serde_json::Value;
+use http::{HeaderValue, Response, StatusCode, header};
+use tokio::time::sleep;
 
 use crate::{
-    answer::{ApiError, Voice, finish_reason},
+    answer::{Finish, Voice},
     body::{AnswerBody, BrokenOff, Out},
-    conn::Line,
+    conn::{Line, Parting},
     engine::{Event, Ticket},
+    error::ApiError,
     faults::{Dealt, FaultKind},
-    request::Endpoint,
+    refusals::{error_response, json_response},
+    request::{Dialect, Endpoint},
     stats::{Entry, Outcome},
 };
 
-/// How long a break waits so that hyper has written what came before it.
-const FLUSH: Duration = Duration::from_millis(2);
+/// Where a token's event is cut.
+const CUT_AT: usize = 22;
+const COMMENTS_EVERY: Duration = Duration::from_millis(50);
+/// Of a whole answer that trickles.
+const PIECES: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Generation {
@@ -29,149 +33,179 @@ pub(crate) struct Generation {
     pub(crate) entry: Entry,
     pub(crate) line: Arc<Line>,
     pub(crate) fault: Option<Dealt>,
+    /// What was asked for.
+    pub(crate) stream: bool,
     /// Embeddings only.
     pub(crate) inputs: usize,
 }
 
 impl Generation {
     pub(crate) fn stream(self) -> Response<AnswerBody> {
-        let mut response = Response::new(AnswerBody::written(|out| self.write_stream(out)));
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream; charset=utf-8"));
-        response
+        event_stream(AnswerBody::written(|out| self.write_stream(out)))
     }
 
     async fn write_stream(mut self, out: Out) -> Result<(), BrokenOff> {
-        let mut sent = 0;
+        out.send_all(self.voice.at_once()).await;
+        let (mut sent, mut is_open) = (0, false);
         let by_length = loop {
             let event = self.ticket.next().await.ok_or(BrokenOff)?;
-            if let Some(fault) = self.fault.filter(|f| f.strikes(sent, event)) {
-                match fault.kind {
-                    FaultKind::MalformedSse => {
-                        out.send("data: {\"id\":\"chatcmpl-broken\",\"choices\":[{\"index\":0,\"delta\":{\"con\n\n")
-                            .await;
-                        sent += 1;
-                        if matches!(event, Event::Token(_)) {
-                            continue;
-                        }
+            let fault = self.fault.filter(|f| f.strikes(sent, event));
+            match fault.map(|f| f.kind) {
+                None => {}
+                Some(FaultKind::GoawayLate) => self.line.retire(),
+                Some(FaultKind::MalformedSse) => {
+                    out.send(format!("{}\n\n", self.voice.broken_token())).await;
+                    sent += 1;
+                    if matches!(event, Event::Token(_)) {
+                        continue;
                     }
-                    _ => return self.strike(fault.kind, &out).await,
                 }
+                Some(_) => return self.strike(sent, is_open, &out).await,
             }
             match event {
-                Event::Token(n) => self.send_token(n, &out).await,
+                Event::Token(n) => self.send_token(n, &mut is_open, &out).await,
                 Event::Finished { by_length } => break by_length,
             }
             sent += 1;
         };
-        self.end_stream(sent, by_length, &out).await;
+        self.end_stream(sent, Finish::natural(by_length), is_open, &out).await;
         Ok(())
     }
 
-    async fn send_token(&self, n: u32, out: &Out) {
-        if let Some(opening) = self.voice.opening().filter(|_| n == 0) {
-            out.send(event(&opening)).await;
+    async fn send_token(&self, n: u32, is_open: &mut bool, out: &Out) {
+        if let Some(fault) = self.fault.filter(|f| f.kind == FaultKind::Trickle && n > 0) {
+            sleep(fault.delay).await;
+        }
+        // Of choices, only the first token brings the role: a stream in which that is broken has none.
+        if !std::mem::replace(is_open, true) && (n == 0 || self.voice.dialect() != Dialect::Choices) {
+            out.send_all(self.voice.opening()).await;
         }
         self.entry.token();
-        out.send(event(&self.voice.token(n))).await;
+        out.send(self.voice.token(n)).await;
     }
 
-    async fn end_stream(self, tokens: u32, by_length: bool, out: &Out) {
-        out.send(event(&self.voice.finish(finish_reason(by_length)))).await;
-        if self.voice.include_usage {
-            out.send(event(&self.voice.usage_event(tokens))).await;
+    async fn end_stream(self, tokens: u32, finish: Finish, is_open: bool, out: &Out) {
+        if !is_open && self.voice.dialect() != Dialect::Choices {
+            out.send_all(self.voice.opening()).await;
         }
+        out.send_all(self.voice.closing(tokens, finish)).await;
         if self.fault.is_none_or(|f| f.kind != FaultKind::NoDone) {
-            out.send("data: [DONE]\n\n").await;
+            out.send_all(self.voice.done()).await;
         }
-        self.entry.end(outcome(self.fault));
+        self.entry.end(stream_outcome(self.fault, self.voice.dialect()));
     }
 
-    /// Ends a stream in the way of `kind`.
-    async fn strike(self, kind: FaultKind, out: &Out) -> Result<(), BrokenOff> {
-        match kind {
+    /// Ends a stream in the way of its fault.
+    async fn strike(self, sent: u32, is_open: bool, out: &Out) -> Result<(), BrokenOff> {
+        let Some(fault) = self.fault else { return Ok(()) };
+        match fault.kind {
             FaultKind::Stall => std::future::pending().await,
+            FaultKind::Comments => loop {
+                out.send(": ping\n\n").await;
+                sleep(COMMENTS_EVERY).await;
+            },
             FaultKind::ErrorEvent => {
-                out.send(event(&ApiError::internal().body(self.voice.engine))).await;
-                out.send("data: [DONE]\n\n").await;
-                self.entry.end(Outcome::Fault);
-                Ok(())
+                out.send(self.voice.error(sent, &ApiError::of_status(fault.status))).await;
+                out.send_all(self.voice.done()).await;
             }
-            FaultKind::Abort => {
-                out.send(event(&self.voice.finish("abort"))).await;
-                out.send("data: [DONE]\n\n").await;
-                self.entry.end(Outcome::Fault);
-                Ok(())
-            }
-            FaultKind::Cut => {
-                tokio::time::sleep(FLUSH).await;
-                self.line.break_off_after(b"f0\r\ndata: {\"id\":\"chatcmpl-");
-                Err(BrokenOff)
-            }
-            _ => {
-                self.entry.end(Outcome::Fault);
-                Ok(())
-            }
+            FaultKind::Abort => return self.end_early(sent, Finish::Abort, is_open, out).await,
+            FaultKind::FinishError => return self.end_early(sent, Finish::Error, is_open, out).await,
+            FaultKind::Cut | FaultKind::CutEnd => return self.cut(fault.kind).await,
+            // A missing end.
+            _ => {}
         }
+        self.entry.end(Outcome::Fault);
+        Ok(())
+    }
+
+    async fn end_early(self, sent: u32, finish: Finish, is_open: bool, out: &Out) -> Result<(), BrokenOff> {
+        self.end_stream(sent, finish, is_open, out).await;
+        Ok(())
+    }
+
+    async fn cut(self, kind: FaultKind) -> Result<(), BrokenOff> {
+        let chunk = format!("f0\r\n{}", &self.voice.broken_token()[..CUT_AT]);
+        let broken = break_by(kind, &self.line, chunk.as_bytes()).await;
+        self.entry.end(Outcome::Fault);
+        Err(broken)
     }
 
     pub(crate) async fn whole(mut self) -> Result<Response<AnswerBody>, BrokenOff> {
         let mut tokens = 0;
         let by_length = loop {
-            match self.ticket.next().await.ok_or(BrokenOff)? {
+            let event = self.ticket.next().await.ok_or(BrokenOff)?;
+            if self.fault.is_some_and(|f| f.kind == FaultKind::GoawayLate && f.strikes(tokens, event)) {
+                self.line.retire();
+            }
+            match event {
                 Event::Token(_) => tokens += 1,
                 Event::Finished { by_length } => break by_length,
             }
             self.entry.token();
         };
-        let aborted = self.fault.filter(|f| f.kind == FaultKind::Abort);
-        let reason = aborted.map_or(finish_reason(by_length), |_| "abort");
+        let finish = match self.fault.map(|f| f.kind) {
+            Some(FaultKind::Abort) => Finish::Abort,
+            Some(FaultKind::FinishError) => Finish::Error,
+            _ => Finish::natural(by_length),
+        };
         let answer = match self.voice.endpoint {
             Endpoint::Embeddings => self.voice.embeddings(self.inputs),
-            _ => self.voice.complete(tokens, reason),
+            _ => self.voice.whole(tokens, finish),
         };
         Ok(self.deliver(answer.to_string()))
     }
 
     fn deliver(self, answer: String) -> Response<AnswerBody> {
-        match self.fault.map(|f| f.kind) {
-            Some(FaultKind::Cut | FaultKind::Stall) => self.deliver_half(answer),
-            Some(FaultKind::MalformedSse) => {
-                self.entry.end(Outcome::Fault);
-                json_response(StatusCode::OK, half(answer))
+        let Some(fault) = self.fault else { return self.deliver_whole(answer, Outcome::Ok) };
+        match fault.kind {
+            FaultKind::Cut | FaultKind::CutEnd | FaultKind::Stall => self.deliver_half(answer, fault.kind),
+            FaultKind::Trickle => self.deliver_slowly(answer, fault.delay),
+            FaultKind::MalformedSse => self.deliver_whole(half(answer), Outcome::Fault),
+            FaultKind::ErrorEvent => self.deliver_error(&ApiError::of_status(fault.status)),
+            FaultKind::FinishError if self.voice.dialect() == Dialect::Messages => {
+                self.deliver_error(&ApiError::internal())
             }
-            Some(FaultKind::ErrorEvent) => {
-                self.entry.end(Outcome::Fault);
-                let error = ApiError::internal();
-                json_response(error.status, error.body(self.voice.engine).to_string())
+            FaultKind::WrongModel | FaultKind::Abort | FaultKind::FinishError => {
+                self.deliver_whole(answer, Outcome::Fault)
             }
-            _ => {
-                // Faults that only a stream can have leave a whole answer as it is, and it counts as complete.
-                let told = self.fault.filter(|f| matches!(f.kind, FaultKind::WrongModel | FaultKind::Abort));
-                self.entry.end(outcome(told));
-                json_response(StatusCode::OK, answer)
-            }
+            FaultKind::PlainJson if self.stream => self.deliver_whole(answer, Outcome::Fault),
+            // Faults that only a stream can have leave a whole answer as it is, and it counts as complete.
+            _ => self.deliver_whole(answer, Outcome::Ok),
         }
     }
 
-    fn deliver_half(self, answer: String) -> Response<AnswerBody> {
-        let length = answer.len();
-        let Self { entry, line, fault, .. } = self;
-        let mut response = Response::new(AnswerBody::written(|out| async move {
+    fn deliver_whole(self, answer: String, outcome: Outcome) -> Response<AnswerBody> {
+        self.entry.end(outcome);
+        json_response(StatusCode::OK, answer)
+    }
+
+    fn deliver_error(self, error: &ApiError) -> Response<AnswerBody> {
+        self.entry.end(Outcome::Fault);
+        error_response(self.voice.engine, self.voice.dialect(), error)
+    }
+
+    fn deliver_half(self, answer: String, kind: FaultKind) -> Response<AnswerBody> {
+        let Self { entry, line, .. } = self;
+        sized_json(answer.len(), |out| async move {
             out.send(half(answer)).await;
-            if fault.is_some_and(|f| f.kind == FaultKind::Stall) {
-                std::future::pending::<()>().await;
-            }
-            tokio::time::sleep(FLUSH).await;
-            line.break_off();
+            let broken = break_by(kind, &line, b"").await;
             entry.end(Outcome::Fault);
-            Err(BrokenOff)
-        }));
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-        headers.insert(header::CONTENT_LENGTH, length.into());
-        response
+            Err(broken)
+        })
+    }
+
+    fn deliver_slowly(self, answer: String, delay: Duration) -> Response<AnswerBody> {
+        let entry = self.entry;
+        sized_json(answer.len(), |out| async move {
+            for (n, piece) in answer.as_bytes().chunks(answer.len().div_ceil(PIECES)).enumerate() {
+                if n > 0 {
+                    sleep(delay).await;
+                }
+                out.send(piece.to_vec()).await;
+            }
+            entry.end(Outcome::Ok);
+            Ok(())
+        })
     }
 }
 
@@ -182,16 +216,46 @@ impl Dealt {
         let at_end = matches!(next, Event::Finished { .. });
         match self.kind {
             FaultKind::MalformedSse => sent == self.after_tokens || (at_end && sent < self.after_tokens),
-            FaultKind::Cut | FaultKind::Stall | FaultKind::ErrorEvent | FaultKind::Abort | FaultKind::MissingDone => {
-                sent >= self.after_tokens || at_end
-            }
+            FaultKind::Cut
+            | FaultKind::CutEnd
+            | FaultKind::Stall
+            | FaultKind::Comments
+            | FaultKind::ErrorEvent
+            | FaultKind::Abort
+            | FaultKind::FinishError
+            | FaultKind::MissingDone
+            | FaultKind::GoawayLate => sent >= self.after_tokens || at_end,
             _ => false,
         }
     }
 }
 
-fn outcome(fault: Option<Dealt>) -> Outcome {
-    if fault.is_some() { Outcome::Fault } else { Outcome::Ok }
+/// 200 and headers, and then nothing for as long as the client waits.
+pub(crate) fn stalled(stream: bool, entry: Entry) -> Response<AnswerBody> {
+    let wait = |_out| async move {
+        let _entry = entry;
+        std::future::pending().await
+    };
+    if stream { event_stream(AnswerBody::written(wait)) } else { sized_json(512, wait) }
+}
+
+/// Breaks off what has been sent so far, once it has reached the socket. Never returns for a stall.
+async fn break_by(kind: FaultKind, line: &Line, parting: &[u8]) -> BrokenOff {
+    line.flushed().await;
+    match kind {
+        FaultKind::Cut => line.break_off(parting).await,
+        FaultKind::CutEnd if line.is_http2() => line.end(Parting::close_after(b"")).await,
+        FaultKind::CutEnd => line.end(Parting::close_after(parting)).await,
+        _ => std::future::pending().await,
+    }
+}
+
+fn stream_outcome(fault: Option<Dealt>, dialect: Dialect) -> Outcome {
+    match fault.map(|f| f.kind) {
+        None | Some(FaultKind::Trickle | FaultKind::GoawayLate) => Outcome::Ok,
+        Some(FaultKind::NoDone) if dialect != Dialect::Choices => Outcome::Ok,
+        Some(_) => Outcome::Fault,
+    }
 }
 
 fn half(mut answer: String) -> String {
@@ -201,13 +265,22 @@ fn half(mut answer: String) -> String {
     answer
 }
 
-fn event(value: &Value) -> Bytes {
-    format!("data: {value}\n\n").into()
+fn event_stream(body: AnswerBody) -> Response<AnswerBody> {
+    let mut response = Response::new(body);
+    let kind = HeaderValue::from_static("text/event-stream; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
-pub(crate) fn json_response(status: StatusCode, body: impl Into<Bytes>) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::full(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+/// JSON of this length, whatever is then written of it.
+fn sized_json<W, F>(length: usize, writer: W) -> Response<AnswerBody>
+where
+    W: FnOnce(Out) -> F,
+    F: Future<Output = Result<(), BrokenOff>> + Send + 'static,
+{
+    let mut response = Response::new(AnswerBody::written(writer));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_LENGTH, length.into());
     response
 }

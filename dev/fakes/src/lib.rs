@@ -6,20 +6,22 @@
 //! say more than one model used twice.
 //!
 //! In the order of a request: `server` accepts → `routes` → `request` (parse) → [`engine`] → `generate`
-//! (tokens to bytes) → `answer` (shapes) → `body`, `conn` (the wire). Beside them `faults`, `stats`, `metrics`,
-//! `admin`; `process` runs one fake as a command, and `load` is the client.
+//! (tokens to bytes) → `answer` (shapes) → `body`, `conn` (the wire). Beside them `error` and `refusals` (what is no
+//! answer), `faults`, `stats`, `metrics`, `admin`; `process` runs one fake as a command, and `load` is the client.
 
 mod admin;
 mod answer;
 mod body;
 mod conn;
 pub mod engine;
+mod error;
 mod faults;
 mod generate;
 pub mod load;
 mod metrics;
 mod process;
 mod profile;
+mod refusals;
 mod request;
 mod rng;
 mod routes;
@@ -41,7 +43,7 @@ use crate::{
     stats::StatsBook,
 };
 pub use crate::{
-    faults::{Fault, FaultKind},
+    faults::{Fault, FaultKind, UnknownFault},
     process::{Ended, run_process},
     profile::{EngineKind, Fixed, LLAMA_70B, Profile, ProfileError},
     stats::{Outcome, RequestRecord, Stats},

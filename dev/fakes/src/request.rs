@@ -3,13 +3,28 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{answer::ApiError, profile::Profile};
+use crate::{error::ApiError, profile::Profile};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     Chat,
     Completions,
     Embeddings,
+    /// OpenAI's newer form of a chat.
+    Responses,
+    /// Anthropic's form of a chat.
+    Messages,
+}
+
+/// How answers are written, streamed ones above all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// `choices`, and a `[DONE]` at the end of a stream.
+    Choices,
+    /// Typed events; the last carries the whole response.
+    Responses,
+    /// Typed events from `message_start` to `message_stop`.
+    Messages,
 }
 
 impl Endpoint {
@@ -18,7 +33,17 @@ impl Endpoint {
             "/v1/chat/completions" => Some(Self::Chat),
             "/v1/completions" => Some(Self::Completions),
             "/v1/embeddings" => Some(Self::Embeddings),
+            "/v1/responses" => Some(Self::Responses),
+            "/v1/messages" => Some(Self::Messages),
             _ => None,
+        }
+    }
+
+    pub(crate) fn dialect(self) -> Dialect {
+        match self {
+            Self::Chat | Self::Completions | Self::Embeddings => Dialect::Choices,
+            Self::Responses => Dialect::Responses,
+            Self::Messages => Dialect::Messages,
         }
     }
 }
@@ -40,10 +65,15 @@ struct RawRequest {
     messages: Option<Vec<RawMessage>>,
     prompt: Option<Value>,
     input: Option<Value>,
+    /// Of a response, and of a message: what stands before the prompt.
+    instructions: Option<String>,
+    #[serde(default)]
+    system: Value,
     stream: Option<bool>,
     stream_options: Option<RawStreamOptions>,
     max_tokens: Option<i64>,
     max_completion_tokens: Option<i64>,
+    max_output_tokens: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -81,24 +111,30 @@ impl Inference {
 }
 
 fn max_tokens(endpoint: Endpoint, raw: &RawRequest) -> Result<Option<u32>, ApiError> {
-    if endpoint == Endpoint::Embeddings {
-        return Ok(Some(0));
-    }
-    match raw.max_completion_tokens.or(raw.max_tokens) {
-        None => Ok(None),
-        Some(n) => u32::try_from(n).ok().filter(|n| *n > 0).map(Some).ok_or_else(|| {
-            ApiError::bad_request(format!("max_tokens must be at least 1, got {n}."), Some("max_tokens"))
-        }),
-    }
+    let (name, given) = match endpoint {
+        Endpoint::Embeddings => return Ok(Some(0)),
+        Endpoint::Responses => ("max_output_tokens", raw.max_output_tokens),
+        Endpoint::Messages => ("max_tokens", Some(raw.max_tokens.ok_or_else(|| missing("max_tokens"))?)),
+        Endpoint::Chat | Endpoint::Completions => ("max_tokens", raw.max_completion_tokens.or(raw.max_tokens)),
+    };
+    let Some(n) = given else { return Ok(None) };
+    let allowed = u32::try_from(n).ok().filter(|n| *n > 0);
+    let refusal = || ApiError::bad_request(format!("{name} must be at least 1, got {n}."), Some(name));
+    allowed.map(Some).ok_or_else(refusal)
 }
 
 /// Tokens of the prompt and the number of separate inputs.
 fn prompt(endpoint: Endpoint, raw: &RawRequest) -> Result<(u64, usize), ApiError> {
     match endpoint {
-        Endpoint::Chat => {
+        Endpoint::Chat | Endpoint::Messages => {
             let messages = raw.messages.as_deref().filter(|m| !m.is_empty()).ok_or_else(|| missing("messages"))?;
-            let bytes = messages.iter().map(|m| text_bytes(&m.content)).sum();
-            Ok((tokens_of_bytes(bytes), 1))
+            let bytes: usize = messages.iter().map(|m| text_bytes(&m.content)).sum();
+            Ok((tokens_of_bytes(bytes + text_bytes(&raw.system)), 1))
+        }
+        Endpoint::Responses => {
+            let input = raw.input.as_ref().ok_or_else(|| missing("input"))?;
+            let before = raw.instructions.as_deref().map_or(0, str::len);
+            Ok((tokens_of_bytes(before + input_bytes(input)), 1))
         }
         Endpoint::Completions => Ok((value_tokens(raw.prompt.as_ref().ok_or_else(|| missing("prompt"))?), 1)),
         Endpoint::Embeddings => {
@@ -122,6 +158,14 @@ fn text_bytes(content: &Value) -> usize {
         Value::String(text) => text.len(),
         Value::Array(parts) => parts.iter().filter_map(|p| p.get("text")?.as_str()).map(str::len).sum(),
         _ => 0,
+    }
+}
+
+/// A response's input: a string, or items of which those with content count.
+fn input_bytes(input: &Value) -> usize {
+    match input {
+        Value::Array(items) => items.iter().filter_map(|item| item.get("content")).map(text_bytes).sum(),
+        other => text_bytes(other),
     }
 }
 

@@ -6,48 +6,61 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 
 use crate::{
     Shared,
-    answer::{ApiError, Voice},
+    answer::Voice,
     body::{AnswerBody, BrokenOff},
-    conn::Line,
+    conn::{Line, Parting},
     engine::{Job, Refused},
+    error::ApiError,
     faults::{Dealt, FaultKind},
-    generate::{Generation, json_response},
+    generate::{self, Generation},
     metrics,
     profile::EngineKind,
-    request::{Endpoint, Inference},
+    refusals::{self, authorized, error_response, json_response, not_found, unauthorized, wrong_method},
+    request::{Dialect, Endpoint, Inference},
     stats::{Entry, Outcome, unix_ns},
 };
 
 const MAX_BODY: usize = 64 << 20;
+/// Neither a status line nor the head of a frame of bearable length.
+const NO_HTTP: &[u8] = b"garbage\r\n\r\n";
+/// The frame GOAWAY of HTTP/2 (RFC 9113, 6.8): no error, and no stream was or will be processed.
+const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 type Answer = Result<Response<AnswerBody>, BrokenOff>;
 
 pub(crate) async fn answer(shared: Arc<Shared>, line: Arc<Line>, request: Request<Incoming>) -> Answer {
+    let (open, is_first) = line.request();
+    let engine = shared.engine.profile().engine;
     let mut response = match Endpoint::at(request.uri().path()) {
-        Some(endpoint) if request.method() == Method::POST => infer(&shared, line, endpoint, request).await?,
-        Some(_) => wrong_method(&shared),
+        Some(endpoint) if request.method() == Method::POST => {
+            let fault = shared.faults.deal(is_first);
+            infer(&shared, line, endpoint, fault, request).await?
+        }
+        Some(_) => wrong_method(engine),
         None => other(&shared, &request),
     };
-    let server = match shared.engine.profile().engine {
+    let server = match engine {
         EngineKind::Vllm => "uvicorn",
         EngineKind::Openai => "cloudflare",
     };
-    response.headers_mut().insert(header::SERVER, header::HeaderValue::from_static(server));
-    Ok(response)
+    response.headers_mut().insert(header::SERVER, HeaderValue::from_static(server));
+    Ok(response.map(|body| body.answering(open)))
 }
 
 fn other(shared: &Shared, request: &Request<Incoming>) -> Response<AnswerBody> {
     let profile = shared.engine.profile();
     let own_metrics = profile.engine == EngineKind::Vllm;
     match request.uri().path() {
-        "/v1/models" if request.method() != Method::GET => wrong_method(shared),
-        "/v1/models" if !authorized(profile.api_key.as_deref(), request.headers()) => unauthorized(profile.engine),
+        "/v1/models" if request.method() != Method::GET => wrong_method(profile.engine),
+        "/v1/models" if !authorized(profile.api_key.as_deref(), request.headers()) => {
+            unauthorized(profile.engine, Dialect::Choices)
+        }
         "/v1/models" => {
             let list = Voice::models(&profile.model, profile.max_model_len, profile.engine, unix_ns() / 1_000_000_000);
             json_response(StatusCode::OK, list.to_string())
@@ -58,50 +71,52 @@ fn other(shared: &Shared, request: &Request<Incoming>) -> Response<AnswerBody> {
     }
 }
 
-async fn infer(shared: &Shared, line: Arc<Line>, endpoint: Endpoint, request: Request<Incoming>) -> Answer {
+async fn infer(
+    shared: &Shared,
+    line: Arc<Line>,
+    endpoint: Endpoint,
+    fault: Option<Dealt>,
+    request: Request<Incoming>,
+) -> Answer {
     let probe = request.headers().get("x-outrigger-probe").is_some_and(|v| v == "1");
     let entry = shared.book.open(request.uri().path(), probe, line.clone());
-    let fault = shared.faults.deal();
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
-        line.break_off();
-        return Err(BrokenOff);
+        return Err(line.break_off(b"").await);
     };
-    if let Some(response) = before_parsing(shared, &line, fault).await? {
-        entry.end(Outcome::Fault);
-        return Ok(response);
+    let (profile, dialect) = (shared.engine.profile(), endpoint.dialect());
+    if let Some(fault) = fault {
+        if let Some(broken) = break_connection(&line, fault.kind).await {
+            entry.end(Outcome::Fault);
+            return Err(broken);
+        }
+        if let Some(response) = refusals::of_fault(profile, dialect, head.uri.path(), fault) {
+            entry.end(Outcome::Fault);
+            return Ok(response);
+        }
     }
-    let profile = shared.engine.profile();
     if !authorized(profile.api_key.as_deref(), &head.headers) {
         entry.end(Outcome::Rejected);
-        return Ok(unauthorized(profile.engine));
+        return Ok(unauthorized(profile.engine, dialect));
     }
     match Inference::parse(endpoint, &body.to_bytes(), profile) {
         Ok(inference) => generate(shared, line, entry, fault, &inference).await,
-        Err(error) => Ok(rejected(shared, entry, &error)),
+        Err(error) => Ok(rejected(shared, entry, dialect, &error)),
     }
 }
 
-/// The faults that ask nothing of the engine.
-async fn before_parsing(
-    shared: &Shared,
-    line: &Line,
-    fault: Option<Dealt>,
-) -> Result<Option<Response<AnswerBody>>, BrokenOff> {
-    let Some(fault) = fault else { return Ok(None) };
-    let mut error = match fault.kind {
+/// The faults in which no byte of an answer comes. None: it is another.
+async fn break_connection(line: &Line, kind: FaultKind) -> Option<BrokenOff> {
+    let goodbye = if line.is_http2() { GOAWAY } else { b"" };
+    match kind {
         FaultKind::Hang => std::future::pending().await,
-        FaultKind::Reset => {
-            line.break_off();
-            return Err(BrokenOff);
-        }
-        FaultKind::Status500 => ApiError::internal(),
-        FaultKind::Status503 => ApiError::overloaded("The server is overloaded."),
-        FaultKind::Status429 => ApiError::too_many_requests(),
-        _ => return Ok(None),
-    };
-    error.retry_after_s = fault.retry_after_s;
-    Ok(Some(error_response(shared.engine.profile().engine, &error)))
+        FaultKind::Reset => Some(line.break_off(b"").await),
+        FaultKind::Close => line.end(Parting::close_after(b"")).await,
+        FaultKind::CloseReused => line.end(Parting::reset_after(b"")).await,
+        FaultKind::BadHttp => line.end(Parting::close_after(NO_HTTP)).await,
+        FaultKind::Goaway => line.end(Parting::close_after(goodbye)).await,
+        _ => None,
+    }
 }
 
 async fn generate(
@@ -111,89 +126,45 @@ async fn generate(
     fault: Option<Dealt>,
     inference: &Inference,
 ) -> Answer {
-    if inference.stream {
+    let (stream, dialect) = (inference.stream, inference.endpoint.dialect());
+    if stream {
         entry.streams();
     }
-    if fault.is_some_and(|f| f.kind == FaultKind::Garbage) {
+    let has = |kind| fault.is_some_and(|f| f.kind == kind);
+    if has(FaultKind::Garbage) {
         entry.end(Outcome::Fault);
-        return Ok(garbage(inference.stream));
+        return Ok(refusals::garbage(stream));
+    }
+    if has(FaultKind::HeadersStall) {
+        return Ok(generate::stalled(stream, entry));
     }
     let profile = shared.engine.profile();
     let job = Job { prompt_tokens: inference.prompt_tokens, max_tokens: inference.max_tokens };
     let ticket = match shared.engine.submit(job) {
         Ok(ticket) => ticket,
         Err(Refused::QueueFull) => {
-            return Ok(rejected(shared, entry, &ApiError::overloaded("The request queue is full.")));
+            let error = ApiError::overloaded("The request queue is full.");
+            return Ok(rejected(shared, entry, dialect, &error));
         }
         Err(Refused::TooLong) => {
             let asked = inference.prompt_tokens + u64::from(inference.max_tokens.unwrap_or(0));
-            return Ok(rejected(shared, entry, &ApiError::too_long(profile.kv_tokens, asked)));
+            return Ok(rejected(shared, entry, dialect, &ApiError::too_long(profile.kv_tokens, asked)));
         }
     };
-    let wrong = fault.is_some_and(|f| f.kind == FaultKind::WrongModel);
-    let model = if wrong { "wrong/model" } else { &profile.model };
+    let model = if has(FaultKind::WrongModel) { "wrong/model" } else { &profile.model };
     let number = shared.next_id.fetch_add(1, Ordering::Relaxed);
     let voice = Voice::new(profile.engine, inference, model, number, unix_ns() / 1_000_000_000);
-    let generation = Generation { voice, ticket, entry, line, fault, inputs: inference.inputs };
-    if inference.stream { Ok(generation.stream()) } else { generation.whole().await }
-}
-
-fn garbage(stream: bool) -> Response<AnswerBody> {
-    let mut response = json_response(StatusCode::OK, "<html><body>It works!</body></html>\n\n");
-    if stream {
-        let sse = header::HeaderValue::from_static("text/event-stream; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, sse);
+    let is_last = has(FaultKind::GoawayLate) && !line.is_http2();
+    let as_stream = stream && !has(FaultKind::PlainJson);
+    let generation = Generation { voice, ticket, entry, line, fault, stream, inputs: inference.inputs };
+    let mut response = if as_stream { generation.stream() } else { generation.whole().await? };
+    if is_last {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
+    Ok(response)
 }
 
-fn rejected(shared: &Shared, entry: Entry, error: &ApiError) -> Response<AnswerBody> {
+fn rejected(shared: &Shared, entry: Entry, dialect: Dialect, error: &ApiError) -> Response<AnswerBody> {
     entry.end(Outcome::Rejected);
-    error_response(shared.engine.profile().engine, error)
-}
-
-fn error_response(engine: EngineKind, error: &ApiError) -> Response<AnswerBody> {
-    let mut response = json_response(error.status, error.body(engine).to_string());
-    if let Some(seconds) = error.retry_after_s {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-    }
-    response
-}
-
-/// Comparing in constant time is not worth the trouble here: the key guards nothing.
-fn authorized(api_key: Option<&str>, headers: &HeaderMap) -> bool {
-    let Some(api_key) = api_key else { return true };
-    headers
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "))
-        .is_some_and(|given| given == api_key)
-}
-
-fn unauthorized(engine: EngineKind) -> Response<AnswerBody> {
-    let body = match engine {
-        EngineKind::Vllm => r#"{"error":"Unauthorized"}"#,
-        EngineKind::Openai => {
-            r#"{"error":{"message":"Incorrect API key provided.","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}"#
-        }
-    };
-    json_response(StatusCode::UNAUTHORIZED, body)
-}
-
-fn not_found(engine: EngineKind, path: &str) -> Response<AnswerBody> {
-    match engine {
-        EngineKind::Vllm => json_response(StatusCode::NOT_FOUND, r#"{"detail":"Not Found"}"#),
-        EngineKind::Openai => {
-            let error = ApiError::new(StatusCode::NOT_FOUND, "", format!("Invalid URL ({path})"));
-            error_response(engine, &error)
-        }
-    }
-}
-
-fn wrong_method(shared: &Shared) -> Response<AnswerBody> {
-    match shared.engine.profile().engine {
-        EngineKind::Vllm => json_response(StatusCode::METHOD_NOT_ALLOWED, r#"{"detail":"Method Not Allowed"}"#),
-        engine @ EngineKind::Openai => {
-            error_response(engine, &ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "", "Not allowed."))
-        }
-    }
+    error_response(shared.engine.profile().engine, dialect, error)
 }

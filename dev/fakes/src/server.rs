@@ -3,11 +3,22 @@
 //! A closed listener keeps its port: a bound socket that does not listen takes its place, which refuses connects like
 //! a dead process but lets nobody else have the port. A black hole is a listener with an accept queue of zero that is
 //! filled with connections of our own, so that the kernel drops every further SYN; clients that connected just before
-//! simply never get an answer. Idle keep-alive connections are closed after 5 s, as uvicorn does.
+//! simply never get an answer. Idle keep-alive connections are closed after 5 s, as uvicorn does. What a connection
+//! speaks, HTTP/1.1 or HTTP/2 in clear text, is known by its first bytes.
 
-use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{
+    rt::Executor,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
@@ -19,7 +30,7 @@ use tokio::{
 
 use crate::{
     Shared,
-    conn::{BreakableStream, Line},
+    conn::{BreakableStream, Line, Parting},
     faults::Network,
     routes,
 };
@@ -28,6 +39,8 @@ const BACKLOG: i32 = 1024;
 const IDLE: Duration = Duration::from_secs(5);
 /// A connect on loopback is immediate, so one that takes this long has been dropped.
 const FILLED: Duration = Duration::from_millis(100);
+/// How long an idle client of HTTP/2 may take to answer GOAWAY.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 pub(crate) fn bind(at: SocketAddr) -> io::Result<TcpListener> {
     let socket = reserve(at)?;
@@ -138,19 +151,17 @@ impl Door {
 async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
     // Tokens are small packets; an error here only delays them.
     let _ = tcp.set_nodelay(true);
-    let _count = shared.book.connected();
-    let line = Arc::new(Line::default());
+    let count = shared.book.connected();
+    let line = Arc::new(Line::new(count.number()));
     let mut network = shared.network.subscribe();
-    let io = TokioIo::new(BreakableStream::new(tcp, line.clone()));
-    let service = service_fn(|request| routes::answer(shared.clone(), line.clone(), request));
-    let connection =
-        http1::Builder::new().timer(TokioTimer::new()).header_read_timeout(IDLE).serve_connection(io, service);
-    let mut connection = pin!(connection);
+    let stream = BreakableStream::new(tcp, line.clone());
+    let mut connection = pin!(speak(shared, line.clone(), stream));
     while reachable(&mut network, &line).await {
         tokio::select! {
             biased;
             _ = network.changed() => {}
-            _ = connection.as_mut() => return,
+            () = line.over() => return,
+            () = connection.as_mut() => return,
         }
     }
 }
@@ -159,7 +170,65 @@ async fn serve(shared: Arc<Shared>, tcp: TcpStream) {
 async fn reachable(network: &mut watch::Receiver<Network>, line: &Line) -> bool {
     let Ok(state) = network.wait_for(|n| *n != Network::Blackholed).await.map(|n| *n) else { return false };
     if state == Network::Refusing {
-        line.break_off();
+        line.close(Parting::reset_after(b""));
     }
     state == Network::Open
+}
+
+/// How a connection ends is its client's business; only its requests are recorded.
+async fn speak(shared: Arc<Shared>, line: Arc<Line>, stream: BreakableStream) {
+    match timeout(IDLE, stream.speaks_http2()).await {
+        Ok(Ok(true)) => speak_http2(shared, line, stream).await,
+        Ok(Ok(false)) => speak_http1(shared, line, stream).await,
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+async fn speak_http1(shared: Arc<Shared>, line: Arc<Line>, stream: BreakableStream) {
+    let service = service_fn(|request| routes::answer(shared.clone(), line.clone(), request));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE);
+    let _ = http.serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn speak_http2(shared: Arc<Shared>, line: Arc<Line>, stream: BreakableStream) {
+    line.set_http2();
+    let streams = Streams::default();
+    let service = service_fn(|request| routes::answer(shared.clone(), line.clone(), request));
+    let http = http2::Builder::new(streams.spawner());
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        () = line.retired() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+            return;
+        }
+        () = line.idle(IDLE) => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = timeout(FAREWELL, connection).await;
+}
+
+/// The tasks of one connection's streams, which end with it.
+#[derive(Debug, Default)]
+struct Streams(Arc<Mutex<JoinSet<()>>>);
+
+/// Weak, since each stream's task holds one.
+#[derive(Clone, Debug)]
+struct StreamSpawner(Weak<Mutex<JoinSet<()>>>);
+
+impl Streams {
+    fn spawner(&self) -> StreamSpawner {
+        StreamSpawner(Arc::downgrade(&self.0))
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamSpawner {
+    fn execute(&self, stream: F) {
+        let Some(tasks) = self.0.upgrade() else { return };
+        let mut tasks = tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(stream);
+    }
 }

@@ -24,7 +24,7 @@ const LOG_CAPACITY: usize = 100_000;
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     InFlight,
-    /// Answered in full, 200.
+    /// Answered in full, 200; late (`trickle`) or with a farewell (`goaway_late`) too.
     Ok,
     /// Answered with an error of its own accord: bad request, unknown model, full queue.
     Rejected,
@@ -40,6 +40,9 @@ pub struct RequestRecord {
     pub seq: u64,
     pub at_unix_ns: u64,
     pub path: String,
+    /// The number of the connection that it came on, from 1 in order of arrival.
+    pub connection: u64,
+    pub http2: bool,
     pub stream: bool,
     pub probe: bool,
     pub outcome: Outcome,
@@ -78,6 +81,7 @@ pub struct Stats {
 pub(crate) struct StatsBook {
     inner: Mutex<Book>,
     connections: AtomicU64,
+    accepted: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -100,7 +104,10 @@ pub(crate) struct Entry {
 
 /// Counts a connection for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct ConnectionCount(Arc<StatsBook>);
+pub(crate) struct ConnectionCount {
+    book: Arc<StatsBook>,
+    number: u64,
+}
 
 impl StatsBook {
     pub(crate) fn open(self: &Arc<Self>, path: &str, probe: bool, line: Arc<Line>) -> Entry {
@@ -120,6 +127,8 @@ impl StatsBook {
             seq,
             at_unix_ns: unix_ns(),
             path: path.into(),
+            connection: line.number,
+            http2: line.is_http2(),
             stream: false,
             probe,
             outcome: Outcome::InFlight,
@@ -131,7 +140,8 @@ impl StatsBook {
 
     pub(crate) fn connected(self: &Arc<Self>) -> ConnectionCount {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        ConnectionCount(self.clone())
+        let number = self.accepted.fetch_add(1, Ordering::Relaxed) + 1;
+        ConnectionCount { book: self.clone(), number }
     }
 
     pub(crate) fn snapshot(&self) -> Stats {
@@ -222,14 +232,20 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let ours = self.line.is_broken();
+        let ours = self.line.is_over();
         self.close(if ours { Outcome::Fault } else { Outcome::Aborted });
+    }
+}
+
+impl ConnectionCount {
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 }
 
 impl Drop for ConnectionCount {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.book.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -141,7 +141,7 @@ fn kind(event: &Value) -> &'static str {
 }
 
 /// Every path to a scalar with its type; the elements of an array are one.
-fn keys(path: &str, value: &Value, prefix: &str, facts: &mut BTreeSet<String>) {
+pub(crate) fn keys(path: &str, value: &Value, prefix: &str, facts: &mut BTreeSet<String>) {
     let kind = match value {
         Value::Object(map) => return map.iter().for_each(|(k, v)| keys(&format!("{path}.{k}"), v, prefix, facts)),
         Value::Array(list) if !list.is_empty() => {

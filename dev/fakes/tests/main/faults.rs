@@ -13,14 +13,27 @@ use tokio::{
 
 use crate::wire::{CHAT, End, Raw, chat, content, events, fake, json, status, two_seconds};
 
-async fn faulty(fault: Fault) -> Fake {
+pub(crate) async fn faulty(fault: Fault) -> Fake {
     let fake = fake(Profile::instant()).await;
     fake.set_fault(fault).await;
     fake
 }
 
-async fn answer(fake: &Fake, stream: bool) -> (String, End) {
+pub(crate) async fn answer(fake: &Fake, stream: bool) -> (String, End) {
     Raw::post(fake, CHAT, &chat(stream, 10)).await.rest().await
+}
+
+/// What became of each request, once none is in flight and so many connections are open.
+pub(crate) async fn outcomes(fake: &Fake, connections: u64) -> Vec<Outcome> {
+    let start = Instant::now();
+    loop {
+        let stats = fake.stats();
+        if (stats.in_flight, stats.connections) == (0, connections) {
+            return fake.requests_after(0).iter().map(|r| r.outcome).collect();
+        }
+        assert!(start.elapsed() < Duration::from_secs(2), "{stats:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 async fn healthy(fake: &Fake) {
@@ -82,7 +95,7 @@ async fn hang_sends_no_byte_and_a_hang_up_is_seen_at_once() {
 
 #[tokio::test]
 async fn status_faults_carry_their_status_and_retry_after() {
-    for (kind, code) in [(FaultKind::Status500, 500), (FaultKind::Status503, 503), (FaultKind::Status429, 429)] {
+    for (kind, code) in [(FaultKind::Status(500), 500), (FaultKind::Status(503), 503), (FaultKind::Status(429), 429)] {
         let fake = faulty(Fault::new(kind).retry_after_s(7)).await;
         for stream in [true, false] {
             let (text, _) = answer(&fake, stream).await;
@@ -207,7 +220,7 @@ async fn kill_calls_back_and_without_a_callback_refuses() {
 async fn probability_hits_some_the_same_ones_for_a_seed() {
     let mut runs = Vec::new();
     for _ in 0..2 {
-        let fake = faulty(Fault::new(FaultKind::Status500).probability(0.5)).await;
+        let fake = faulty(Fault::new(FaultKind::Status(500)).probability(0.5)).await;
         let mut seen = Vec::new();
         for _ in 0..20 {
             seen.push(status(&answer(&fake, false).await.0));
@@ -237,7 +250,7 @@ pub(crate) async fn admin_at(at: SocketAddr, method: &str, path: &str, body: &st
     text
 }
 
-async fn admin(fake: &Fake, method: &str, path: &str, body: &str) -> String {
+pub(crate) async fn admin(fake: &Fake, method: &str, path: &str, body: &str) -> String {
     admin_at(fake.admin_addr(), method, path, body).await
 }
 

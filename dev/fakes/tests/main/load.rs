@@ -44,7 +44,7 @@ async fn all_is_ok_and_both_books_agree() {
 #[tokio::test]
 async fn every_broken_answer_is_failed() {
     for kind in [
-        FaultKind::Status500,
+        FaultKind::Status(500),
         FaultKind::Cut,
         FaultKind::Reset,
         FaultKind::Garbage,
