@@ -109,6 +109,8 @@ pub struct Seen {
     /// Events with content: an estimate of the tokens where the engine reports none.
     pub content_events: u64,
     pub finished: bool,
+    /// A message has said why it stops.
+    pub stop_reason: bool,
     pub done: bool,
     pub bytes_in: u64,
 }
@@ -328,7 +330,8 @@ pub fn read_event(plan: &Plan<'_>, event: Result<Event, SseFault>, seen: &mut Se
     if let Some(error) = &chunk.error {
         return error_event(plan, error, data);
     }
-    if chunk.finishes.iter().any(|f| matches!(f, Finish::Abort | Finish::Error)) {
+    seen.stop_reason |= chunk.stop_reason;
+    if is_aborted(plan, &chunk, seen) {
         return Step::Failed(Fault::Cut.into());
     }
     if seen.content_events == 0
@@ -346,6 +349,12 @@ pub fn read_event(plan: &Plan<'_>, event: Result<Event, SseFault>, seen: &mut Se
         Some(name) => stream::with_model(&event, &chunk, name),
         None => event.raw,
     })
+}
+
+/// Whether an event ends the answer as one that the engine gave up. A message then ends without having said why.
+fn is_aborted(plan: &Plan<'_>, chunk: &Chunk, seen: &Seen) -> bool {
+    let says_nothing = plan.head.endpoint.dialect() == Dialect::Messages && !seen.stop_reason;
+    chunk.finishes.iter().any(|f| says_nothing || matches!(f, Finish::Abort | Finish::Error))
 }
 
 /// An error inside a stream that had answered 200: the same as that error's status would have been.
@@ -430,7 +439,8 @@ fn lacks_endpoint(plan: &Plan<'_>, status: StatusCode, body: &[u8]) -> bool {
 pub fn classify(status: StatusCode, headers: &HeaderMap, now: Nanos) -> Option<Fault> {
     let code = status.as_u16();
     match code {
-        429 | 503 => Some(Fault::Overloaded { status: code, retry_after: wait(headers, now) }),
+        // 529 is Anthropic's own: the whole service is overloaded.
+        429 | 503 | 529 => Some(Fault::Overloaded { status: code, retry_after: wait(headers, now) }),
         401 | 403 => Some(Fault::Auth),
         404 | 405 | 501 | 505 => Some(Fault::WrongModel),
         408 | 500..=599 => Some(Fault::Status(code)),

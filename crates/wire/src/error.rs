@@ -87,7 +87,9 @@ impl UpstreamError {
             Ok(Value::String(text)) => Self::from_text(&text),
             _ => Self::from_text(&String::from_utf8_lossy(&body[..body.len().min(4 * MAX_MESSAGE)])),
         };
-        error.status = status.or(error.status);
+        error.status = status
+            .or(error.status)
+            .or_else(|| [&error.code, &error.kind].into_iter().flatten().find_map(|word| status_of(word)));
         if error.message.is_empty() {
             error.message = match error.status {
                 Some(status) => format!("status {status} without a message"),
@@ -125,6 +127,24 @@ impl UpstreamError {
 fn http_status(value: &Value) -> Option<u16> {
     let number = value.as_u64().or_else(|| value.as_str()?.parse().ok())?;
     u16::try_from(number).ok().filter(|status| (400..600).contains(status))
+}
+
+/// The status that an API answers with where it says this word, for events that come without one. Of the words of
+/// OpenAI's and Anthropic's lists of errors, and of vLLM's types, those that say whose fault it is.
+fn status_of(word: &str) -> Option<u16> {
+    match word {
+        "invalid_request_error" | "invalid_prompt" | "BadRequestError" => Some(400),
+        "authentication_error" => Some(401),
+        "permission_error" => Some(403),
+        "not_found_error" | "NotFoundError" => Some(404),
+        "request_too_large" => Some(413),
+        "rate_limit_error" | "rate_limit_exceeded" | "insufficient_quota" | "RateLimitError" => Some(429),
+        "api_error" | "server_error" | "InternalServerError" => Some(500),
+        "ServiceUnavailableError" => Some(503),
+        "timeout_error" => Some(504),
+        "overloaded_error" => Some(529),
+        _ => None,
+    }
 }
 
 /// At most `max` bytes of `text`, cut between characters, with each run of white space and control characters made one

@@ -80,6 +80,8 @@ pub struct Chunk {
     pub content: bool,
     /// The finish reasons of the choices that end here.
     pub finishes: Vec<Finish>,
+    /// A message says why it stops. One that ends without having said so was aborted.
+    pub stop_reason: bool,
     pub usage: Option<Usage>,
     /// It has no choices and carries a usage: the chunk that `stream_options.include_usage` asks for.
     pub usage_only: bool,
@@ -111,6 +113,7 @@ pub fn inspect(endpoint: Endpoint, data: &[u8]) -> Result<Chunk, ChunkFault> {
         done: false,
         content: choices.iter().any(|choice| choice.has_content(endpoint)),
         finishes: answer.finishes(),
+        stop_reason: false,
         usage,
         usage_only: choices.is_empty() && usage.is_some(),
         error: answer.error(data),
@@ -226,6 +229,15 @@ pub(crate) struct Answer<'a> {
     /// `"error"` in the flat shape of older vLLM and SGLang.
     #[serde(borrow, default)]
     object: Option<&'a RawValue>,
+    /// `"message"` in Anthropic's dialect.
+    #[serde(borrow, default, rename = "type")]
+    kind: Option<&'a RawValue>,
+    /// Of a message.
+    #[serde(borrow, default)]
+    stop_reason: Option<&'a RawValue>,
+    /// Of a response.
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
 }
 
 impl<'a> Answer<'a> {
@@ -242,6 +254,13 @@ impl<'a> Answer<'a> {
     }
 
     pub(crate) fn finishes(&self) -> Vec<Finish> {
+        let is = |value: Option<&RawValue>, text: &str| value.is_some_and(|value| value.get() == text);
+        if is(self.kind, "\"message\"") {
+            return vec![if filled(self.stop_reason) { Finish::Stop } else { Finish::Abort }];
+        }
+        if is(self.object, "\"response\"") && self.status.is_some_and(|status| typed::is_aborted(status.get())) {
+            return vec![Finish::Abort];
+        }
         let choices = self.choices.as_deref().unwrap_or_default();
         choices.iter().filter_map(Choice::finish).map(Finish::from_reason).collect()
     }

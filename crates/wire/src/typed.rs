@@ -30,6 +30,9 @@ struct Event<'a> {
     usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
+    /// A string of a response, an object of a message.
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
 }
 
 /// What an event carries of the answer as a whole.
@@ -41,6 +44,15 @@ struct Carried<'a> {
     usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
+}
+
+/// The end of a message.
+#[derive(Deserialize)]
+struct Stopping<'a> {
+    #[serde(borrow, default)]
+    stop_reason: Option<&'a RawValue>,
 }
 
 /// What an event means for the stream.
@@ -66,10 +78,14 @@ pub(crate) fn inspect(dialect: Dialect, data: &[u8]) -> Result<Chunk, ChunkFault
         UpstreamError::read(None, inner)
     });
     let model = carried.as_ref().and_then(|c| c.model).map(RawValue::get).filter(|text| text.starts_with('"'));
+    let is_aborted = carried.as_ref().and_then(|c| c.status).is_some_and(|status| is_aborted(status.get()));
+    let stop_reason = event.kind == "message_delta" && event.delta.is_some_and(|delta| has_stop_reason(delta.get()));
+    let finish = if is_aborted { Finish::Abort } else { Finish::Stop };
     Ok(Chunk {
         done: false,
-        content: matches!(meaning, Meaning::Content | Meaning::Last),
-        finishes: if meaning == Meaning::Last { vec![Finish::Stop] } else { Vec::new() },
+        content: stop_reason || matches!(meaning, Meaning::Content | Meaning::Last),
+        finishes: if meaning == Meaning::Last { vec![finish] } else { Vec::new() },
+        stop_reason,
         usage: usage.and_then(|usage| serde_json::from_str::<UsageIn>(usage.get()).ok()).map(UsageIn::into_usage),
         usage_only: false,
         error: failed,
@@ -84,9 +100,18 @@ fn meaning(dialect: Dialect, kind: &str) -> Meaning {
             Meaning::Last
         }
         (Dialect::Responses, kind) if kind.rsplit('.').next() == Some("delta") => Meaning::Content,
-        (Dialect::Messages, "content_block_delta" | "message_delta") => Meaning::Content,
+        (Dialect::Messages, "content_block_delta") => Meaning::Content,
         _ => Meaning::Other,
     }
+}
+
+/// Whether a response of this status, as it stands in the JSON, was cut by the engine.
+pub(crate) fn is_aborted(status: &str) -> bool {
+    matches!(status, "\"cancelled\"" | "\"failed\"")
+}
+
+fn has_stop_reason(delta: &str) -> bool {
+    serde_json::from_str::<Stopping<'_>>(delta).is_ok_and(|delta| delta.stop_reason.is_some())
 }
 
 /// What is known of the usage after another event: a message says its prompt at the start and its answer at the end.
@@ -142,6 +167,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_the_engine_aborted_does_not_end_as_a_whole_one() {
+        let cancelled = r#"{"type":"response.completed","response":{"status":"cancelled"}}"#;
+        assert_eq!(read(Dialect::Responses, cancelled).finishes, [Finish::Abort]);
+        let short = r#"{"type":"response.incomplete","response":{"status":"incomplete"}}"#;
+        assert_eq!(read(Dialect::Responses, short).finishes, [Finish::Stop]);
+        let delta = |delta: &str| read(Dialect::Messages, &format!(r#"{{"type":"message_delta","delta":{delta}}}"#));
+        assert!(delta(r#"{"stop_reason":"end_turn","stop_sequence":null}"#).stop_reason);
+        for aborted in [r"{}", r#"{"stop_reason":null}"#] {
+            let chunk = delta(aborted);
+            assert!(!chunk.stop_reason && !chunk.content, "{aborted}");
+        }
+    }
+
+    #[test]
     fn a_failure_says_what_it_says() {
         let error = |dialect, data| read(dialect, data).error.map(|e| e.message);
         let overloaded = r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"}}"#;
@@ -149,5 +188,10 @@ mod tests {
         let failed = r#"{"type":"response.failed","response":{"error":{"code":"server_error","message":"broke"}}}"#;
         assert_eq!(error(Dialect::Responses, failed).as_deref(), Some("broke"));
         assert!(inspect(Dialect::Responses, b"{\"type\":").is_err());
+        let status = |dialect, data| read(dialect, data).error.and_then(|e| e.status);
+        assert_eq!(status(Dialect::Messages, overloaded), Some(529));
+        assert_eq!(status(Dialect::Responses, failed), Some(500));
+        let wrong = r#"{"type":"error","error":{"type":"invalid_request_error","message":"no"}}"#;
+        assert_eq!(status(Dialect::Messages, wrong), Some(400));
     }
 }

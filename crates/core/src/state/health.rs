@@ -103,12 +103,15 @@ struct ProbeSlot {
     /// `None` when no probe is wanted.
     due: Option<Nanos>,
     running: bool,
+    /// When the last one began.
+    #[serde(default)]
+    began: Nanos,
 }
 
 impl Liveness {
     /// A backend that has just been configured: in use, with a probe due at once.
     pub fn unproven(now: Nanos) -> Self {
-        Self { probe: ProbeSlot { due: Some(now), running: false }, ..Self::default() }
+        Self { probe: ProbeSlot { due: Some(now), ..ProbeSlot::default() }, ..Self::default() }
     }
 
     pub fn is_down(&self) -> bool {
@@ -241,7 +244,7 @@ impl Liveness {
     pub fn take_probe(&mut self, now: Nanos) -> bool {
         let due = !self.probe.running && self.probe.due.is_some_and(|at| at <= now);
         if due {
-            self.probe = ProbeSlot { due: None, running: true };
+            self.probe = ProbeSlot { due: None, running: true, began: now };
         }
         due
     }
@@ -254,6 +257,8 @@ impl Liveness {
     pub fn probed(&mut self, result: Result<(), Fault>, now: Nanos, rng: &mut Rng) -> Option<Effect> {
         self.probe.running = false;
         match (result, self.health) {
+            // It was asked before it failed, and says nothing about what came since.
+            (Ok(()), Health::Down { since, .. }) if since > self.probe.began => self.schedule_probe(now, rng),
             (Ok(()), Health::Down { .. }) => self.come_back(now),
             // Busy is not dead: it answered, if only to refuse.
             (Ok(()), _)

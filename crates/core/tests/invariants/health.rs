@@ -174,3 +174,23 @@ fn an_ejected_backend_returns_by_slow_start() {
     assert!((live.ramp(over + SLOW_START / 2) - 0.5).abs() < 1e-9);
     assert!((live.ramp(over + SLOW_START) - 1.0).abs() < 1e-9);
 }
+
+#[test]
+fn a_probe_that_was_asked_before_a_backend_failed_does_not_bring_it_back() {
+    let mut bench = Bench::new(&[&[1], &[1]]);
+    let at = |ms| Nanos::ZERO + Duration::from_millis(ms);
+    // A request that will be refused is on its way when another one's death asks for a probe.
+    let Decision::Attempt(held) = bench.decide(at(999)) else { panic!("both are up") };
+    bench.once(End::Failed(Fault::Reset), at(1_000));
+    let backend = bench.state.take_probe(at(1_001)).expect("a suspect is asked");
+    assert_eq!(backend, held.backend);
+    let refused = Event::Ended { attempt: held.id, end: End::Failed(Fault::Auth), usage: Usage::default() };
+    bench.state.observe(refused, at(1_002), &mut bench.rng);
+    let answered = |bench: &mut Bench, now| {
+        bench.state.observe(Event::Probed { backend, result: Ok(()) }, now, &mut bench.rng);
+        bench.state.backend(backend).live.is_down()
+    };
+    assert!(answered(&mut bench, at(1_003)), "the probe is older than the refusal");
+    assert_eq!(bench.state.take_probe(at(2_003)), Some(backend), "it is asked again");
+    assert!(!answered(&mut bench, at(2_004)));
+}

@@ -57,7 +57,7 @@ fn every_engines_errors() {
     // OpenAI
     check(
         r#"{"error":{"message":"too long","type":"invalid_request_error","param":"messages","code":"context_length_exceeded"}}"#,
-        None,
+        Some(400),
         "too long",
         Some("invalid_request_error"),
         Some("context_length_exceeded"),
