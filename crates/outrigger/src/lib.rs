@@ -1,4 +1,4 @@
 //! Outrigger's binary as a library, so that integration tests reach what no command prints.
 
 pub mod commands;
-pub mod config;
+pub use outrigger_config as config;

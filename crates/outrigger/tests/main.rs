@@ -5,6 +5,7 @@ mod cli;
 mod config;
 mod gateway;
 mod import;
+mod lab;
 mod online;
 mod reliability;
 mod silence;

@@ -17,6 +17,7 @@ mod init;
 mod input;
 mod interrupt;
 mod key;
+mod lab;
 mod man;
 mod model;
 mod online;
@@ -58,6 +59,7 @@ enum Command {
     Model(model::Args),
     Replay(replay::Args),
     Demo(demo::Args),
+    Lab(lab::Args),
     Status(operate::Status),
     Drain(operate::Drain),
     Undrain(operate::Undrain),
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Model(args) => model::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Lab(args) => lab::run(&args),
         Command::Status(args) => operate::status(&args),
         Command::Drain(args) => operate::drain(&args),
         Command::Undrain(args) => operate::undrain(&args),

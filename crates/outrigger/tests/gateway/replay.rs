@@ -168,15 +168,15 @@ fn record(engines: &Engines, gateway: &Gateway, log: &Path, goal: usize) {
     };
     let troubles = [
         (1, slow(Fault::new(FaultKind::Slow))),
-        (0, Fault::new(FaultKind::Status500)),
+        (0, Fault::new(FaultKind::Status(500))),
         (1, Fault::new(FaultKind::Hang)),
         (0, slow(Fault::new(FaultKind::Slow))),
         (1, Fault::new(FaultKind::Kill)),
-        (0, Fault::new(FaultKind::Status429)),
-        (2, Fault::new(FaultKind::Status503).retry_after_s(1)),
+        (0, Fault::new(FaultKind::Status(429))),
+        (2, Fault::new(FaultKind::Status(503)).retry_after_s(1)),
         (0, Fault::new(FaultKind::Cut).probability(0.5)),
         (0, Fault::new(FaultKind::Kill)),
-        (1, Fault::new(FaultKind::Status500).probability(0.3)),
+        (1, Fault::new(FaultKind::Status(500)).probability(0.3)),
     ];
     let until = Instant::now() + Duration::from_mins(5);
     let pause = || thread::sleep(Duration::from_millis(450));

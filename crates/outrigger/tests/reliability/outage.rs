@@ -87,7 +87,7 @@ fn all_backends_refuse() {
 
 #[test]
 fn all_backends_answer_500() {
-    check(FaultKind::Status500);
+    check(FaultKind::Status(500));
 }
 
 #[test]

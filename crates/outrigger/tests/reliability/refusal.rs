@@ -48,15 +48,15 @@ fn check(kind: FaultKind, enough: usize, trials: usize) {
 
 #[test]
 fn a_backend_that_answers_500_is_left_after_five() {
-    check(FaultKind::Status500, 5, 0);
+    check(FaultKind::Status(500), 5, 0);
 }
 
 #[test]
 fn a_backend_that_answers_503_is_left_after_three() {
-    check(FaultKind::Status503, 3, 2);
+    check(FaultKind::Status(503), 3, 2);
 }
 
 #[test]
 fn a_backend_that_answers_429_is_left_after_three() {
-    check(FaultKind::Status429, 3, 2);
+    check(FaultKind::Status(429), 3, 2);
 }

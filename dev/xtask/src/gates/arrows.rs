@@ -14,12 +14,16 @@ const LAYERS: &[&[&str]] = &[
     &["outrigger-core"],
     &["outrigger-wire", "outrigger-store"],
     &["outrigger-gateway", "outrigger-weights", "outrigger-plan", "outrigger-import"],
-    &["outrigger-survey"],
+    &["outrigger-config", "outrigger-survey"],
     &["outrigger"],
 ];
 
-/// They stand beside the layers and use none of them: a fake that shares code with the product would share its bugs.
-const APART: &[&str] = &["outrigger-bench", "outrigger-fakes", "xtask"];
+/// They stand beside the layers and use none of them: a fake, or a judge, that shares code with the product would share
+/// its bugs.
+const APART: &[&str] = &["outrigger-bench", "outrigger-fakes", "outrigger-lab", "xtask"];
+
+const FAKES: &str = "outrigger-fakes";
+const LAB: &str = "outrigger-lab";
 
 /// Its engine model is compared with the fakes', and two models that know one another prove nothing. The crate that
 /// compares them stands above both.
@@ -83,11 +87,10 @@ fn impure_crates_pulled_in(tree: &Tree) -> Result<Vec<String>> {
 fn allowed(name: &str, used: &str, ships: bool) -> bool {
     match (layer_of(name), layer_of(used)) {
         (Some(own), Some(below)) => below < own,
-        // The binary ships the fakes (demo, fake, lab); the layers below it may test against them.
-        (Some(own), None) => {
-            used == "outrigger-fakes" && name != WITHOUT_FAKES && (own == LAYERS.len() - 1 || own >= 2 && !ships)
-        }
-        (None, _) => false,
+        // The binary ships the lab, and the fakes (demo, fake); the layers below it may test against these.
+        (Some(own), None) if used == LAB => own == LAYERS.len() - 1,
+        (Some(own), None) => used == FAKES && name != WITHOUT_FAKES && (own == LAYERS.len() - 1 || own >= 2 && !ships),
+        (None, _) => (name, used) == (LAB, FAKES),
     }
 }
 

@@ -65,7 +65,7 @@ fn rename_in(node: &mut Node, path: &str, row: &Renamed, faults: &Collector) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{source::Source, tree};
+    use crate::{source::Source, tree};
 
     const FORMER: &[Renamed] = &[
         Renamed { under: "backends.*", old: "endpoint", new: "url" },

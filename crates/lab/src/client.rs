@@ -1,0 +1,85 @@
+//! The lab's client: one request over a connection of its own, and every byte that came back.
+//!
+//! HTTP/1.1 is read from the socket by code that shares nothing with the gateway's; HTTP/2 by hyper, whose frames are
+//! what the gateway's peer would see.
+
+pub mod http1;
+pub mod http2;
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use serde_json::json;
+
+use crate::{
+    cell::Cell,
+    matrix::{Behaviour, Endpoint, Protocol},
+    stage::TOKENS,
+};
+
+/// Longer than any answer of a cell may take.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A request as the lab sends it.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    pub to: SocketAddr,
+    pub path: &'static str,
+    pub key: &'static str,
+    pub body: String,
+    pub behaviour: Behaviour,
+}
+
+/// What came back.
+#[derive(Clone, Debug, Default)]
+pub struct Got {
+    /// 0: no answer at all.
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Bytes,
+    /// The body came to the end that its framing announces.
+    pub ended: bool,
+    /// The client left before that.
+    pub left: bool,
+}
+
+impl Got {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+impl Ask {
+    pub fn new(cell: &Cell, to: SocketAddr, model: &str, key: &'static str) -> Self {
+        let (path, body) = (cell.endpoint.path(), body(cell, model));
+        Self { to, path, key, body, behaviour: cell.row.client }
+    }
+
+    pub async fn send(&self, protocol: Protocol) -> io::Result<Got> {
+        let sent = async {
+            match protocol {
+                Protocol::Http1 => http1::send(self).await,
+                Protocol::Http2 => http2::send(self).await,
+            }
+        };
+        tokio::time::timeout(PATIENCE, sent).await?
+    }
+}
+
+fn body(cell: &Cell, model: &str) -> String {
+    let messages = json!([{"role": "user", "content": "Count."}]);
+    let mut body = match cell.endpoint {
+        Endpoint::Chat | Endpoint::Messages => json!({"model": model, "messages": messages, "max_tokens": TOKENS}),
+        Endpoint::Completions => json!({"model": model, "prompt": "Count.", "max_tokens": TOKENS}),
+        Endpoint::Responses => json!({"model": model, "input": "Count.", "max_output_tokens": TOKENS}),
+    };
+    if cell.streams() {
+        body["stream"] = json!(true);
+    }
+    body.to_string()
+}
+
+/// Whether a client that leaves in the middle has seen enough.
+fn has_seen_enough(body: &[u8]) -> bool {
+    body.windows(3).any(|three| three == b" t2")
+}

@@ -1,0 +1,205 @@
+//! What a cell is played on: two simulated engines and a gateway before them, all its own, so that what one cell did to
+//! a breaker is unknown to the next.
+//!
+//! The gateway is a process, started as a person would start it. It ends with the stage.
+
+use std::{
+    env,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use outrigger_fakes::{Fake, Options, Profile};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+
+use crate::{
+    LabError,
+    cell::Cell,
+    client::http1,
+    matrix::{Protocol, Reach},
+};
+
+/// What clients call the model, and what the engines do.
+pub const MODEL: &str = "lab";
+pub const ENGINES_MODEL: &str = "org/lab-model";
+/// The key of the lab's client.
+pub const CLIENTS_KEY: &str = "sk-lab-client-6f1d0c9a2b7e4853";
+/// The engines' key, which only the gateway knows. It must never be seen outside.
+pub const ENGINES_KEY: &str = "sk-lab-engine-9b3e7a51c04d2f68";
+const ENGINES_KEY_VARIABLE: &str = "OUTRIGGER_LAB_ENGINE_KEY";
+
+/// Tokens of every answer.
+pub const TOKENS: u32 = 8;
+
+const READY: Duration = Duration::from_secs(20);
+const SETTLED: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+pub struct Stage {
+    pub engines: [Fake; 2],
+    /// Another engine like them, which only the lab asks.
+    pub twin: Fake,
+    pub listen: SocketAddr,
+    admin: SocketAddr,
+    log: Arc<Mutex<Vec<Value>>>,
+    gateway: Child,
+    folder: PathBuf,
+}
+
+impl Stage {
+    /// Starts everything.
+    pub async fn build(program: &Path, cell: &Cell) -> Result<Self, LabError> {
+        let engines = [engine().await?, engine().await?];
+        let folder = folder()?;
+        let file = folder.join("fleet.yaml");
+        std::fs::write(&file, fleet(cell, &engines))
+            .map_err(|source| LabError::Folder { at: folder.clone(), source })?;
+        let mut gateway = (Command::new(program).arg("serve").arg("--fleet").arg(&file))
+            .env(ENGINES_KEY_VARIABLE, ENGINES_KEY)
+            .env_remove("OUTRIGGER_ADMIN_TOKEN")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| LabError::Start { program: program.to_owned(), source })?;
+        let (listen, admin, log) = ready(program, &mut gateway).await?;
+        Ok(Self { engines, twin: engine().await?, listen, admin, log, gateway, folder })
+    }
+
+    pub fn received(&self) -> [u64; 2] {
+        [self.engines[0].stats().received, self.engines[1].stats().received]
+    }
+
+    /// The request log so far, once it has this many requests or has had the time for them.
+    pub async fn requests(&self, wanted: usize) -> Vec<Value> {
+        let patience = Instant::now() + Duration::from_secs(3);
+        loop {
+            let seen = self.log.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if seen.len() >= wanted || Instant::now() >= patience {
+                return seen;
+            }
+            sleep(SETTLED).await;
+        }
+    }
+
+    /// The gateway's own view of its backends.
+    pub async fn state(&self) -> Result<Value, LabError> {
+        let got = http1::get(self.admin, "/api/v1/state").await.map_err(|e| LabError::Admin(e.to_string()))?;
+        serde_json::from_slice(&got).map_err(|e| LabError::Admin(e.to_string()))
+    }
+
+    /// Ends the gateway and returns what it said on stderr.
+    pub async fn close(mut self) -> String {
+        let _ = self.gateway.start_kill();
+        let mut said = String::new();
+        if let Some(stderr) = self.gateway.stderr.take() {
+            let _ = timeout(Duration::from_secs(1), stderr.take(1 << 20).read_to_string(&mut said)).await;
+        }
+        let _ = self.gateway.wait().await;
+        said
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // What cannot be removed is in the folder for temporary files.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+async fn engine() -> Result<Fake, LabError> {
+    let profile = Profile {
+        name: "lab".to_owned(),
+        model: ENGINES_MODEL.to_owned(),
+        decode_base_ms: 2.0,
+        default_output_tokens: TOKENS,
+        api_key: Some(ENGINES_KEY.to_owned()),
+        ..Profile::default()
+    };
+    Fake::spawn(Options::new(profile)).await.map_err(LabError::Engine)
+}
+
+fn folder() -> Result<PathBuf, LabError> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let name = format!("outrigger-lab-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+    let at = env::temp_dir().join(name);
+    std::fs::create_dir_all(&at).map_err(|source| LabError::Folder { at: at.clone(), source })?;
+    Ok(at)
+}
+
+/// Two clouds with an engine each; the second serves what the first does not.
+fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
+    let version = match cell.protocol {
+        Protocol::Http1 => 1,
+        Protocol::Http2 => 2,
+    };
+    let [first, second] = engines.each_ref().map(Fake::listen_addr);
+    let first = match cell.row.reach {
+        Reach::Plain => format!("http://{first}"),
+        Reach::Unresolvable => "http://engine.invalid:8000".to_owned(),
+        Reach::Tls => format!("https://{first}"),
+    };
+    let backend = |cloud: &str, url: &str| {
+        format!(
+            "{{ cloud: {cloud}, engine: vllm, url: \"{url}/v1\", model: {ENGINES_MODEL}, http: {version}, metrics: none, \
+             api_key: \"${{{ENGINES_KEY_VARIABLE}}}\", apis: [chat, completions, responses, messages] }}"
+        )
+    };
+    let hash: String = Sha256::digest(CLIENTS_KEY).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!(
+        "version: 1\n\
+         gateway: {{ listen: \"127.0.0.1:0\", admin: \"127.0.0.1:0\" }}\n\
+         clouds: {{ one: {{}}, two: {{}} }}\n\
+         backends:\n  first: {}\n  second: {}\n\
+         models:\n  {MODEL}:\n    \
+           timeouts: {{ connect: 300ms, headers: 400ms, first_token: 500ms, idle: 500ms, total: 3s }}\n    \
+           tiers: [ {{ split: {{ first: 1 }} }}, {{ split: {{ second: 1 }} }} ]\n\
+         keys:\n  lab: {{ sha256: \"{hash}\" }}\n",
+        backend("one", &first),
+        backend("two", &format!("http://{second}")),
+    )
+}
+
+/// Reads the ready line, and then the log for as long as there is one.
+async fn ready(
+    program: &Path,
+    gateway: &mut Child,
+) -> Result<(SocketAddr, SocketAddr, Arc<Mutex<Vec<Value>>>), LabError> {
+    let stdout = gateway.stdout.take().expect("its stdout is a pipe");
+    let mut lines = BufReader::new(stdout).lines();
+    let first = timeout(READY, lines.next_line()).await;
+    let line = first.ok().and_then(Result::ok).flatten().unwrap_or_default();
+    let said: Value = serde_json::from_str(&line).unwrap_or_default();
+    let address = |key: &str| said[key].as_str()?.strip_prefix("http://")?.parse().ok();
+    let (Some(listen), Some(admin)) = (address("listen"), address("admin")) else {
+        let mut why = String::new();
+        if let Some(stderr) = gateway.stderr.take() {
+            let _ = timeout(Duration::from_secs(1), stderr.take(16 << 10).read_to_string(&mut why)).await;
+        }
+        return Err(LabError::NotReady { program: program.to_owned(), said: why.trim().to_owned() });
+    };
+    let log = Arc::<Mutex<Vec<Value>>>::default();
+    let kept = log.clone();
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            let Ok(said) = serde_json::from_str::<Value>(&line) else { continue };
+            if said["event"] == "request" {
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(said);
+            }
+        }
+    });
+    Ok((listen, admin, log))
+}

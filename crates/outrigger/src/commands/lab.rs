@@ -1,0 +1,160 @@
+//! `outrigger lab`: the failure lab, on this very program.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use outrigger_lab::{Cell, LabError, Matrix, Options, Verdict};
+use serde::Serialize;
+
+use super::{Exit, interrupt::until_interrupted, name_column, write_out};
+
+/// Break the engines behind a gateway in every known way, and judge what clients, engines and log saw.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Each cell is one fault over one version of HTTP at one endpoint, for a stream or a whole answer, and has a gateway \
+    and two simulated engines of its own. What is right in each is in docs/failure-matrix.md.
+Exit codes: 0 when every cell is as it should be, 1 when one is not."
+)]
+pub(super) struct Args {
+    /// Only cells whose id has this in it: a fault, or `/h2/`, or a whole id; may be given again.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
+    /// Print the cells and play none.
+    #[arg(long)]
+    list: bool,
+    /// Cells at a time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A cell as a script reads it.
+#[derive(Serialize)]
+struct Line<'a> {
+    id: String,
+    rule: &'a str,
+    fault: String,
+    protocol: &'static str,
+    endpoint: &'static str,
+    stream: bool,
+    #[serde(flatten)]
+    verdict: &'a Verdict,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    let cells = match Matrix::built_in() {
+        Ok(matrix) => matrix.cells(),
+        Err(e) => {
+            eprintln!("error: {e}; please report it");
+            return Exit::Environment;
+        }
+    };
+    let is_asked_for = |cell: &Cell| args.only.is_empty() || args.only.iter().any(|text| cell.id().contains(text));
+    let cells: Vec<Cell> = cells.into_iter().filter(is_asked_for).collect();
+    if cells.is_empty() {
+        eprintln!("error: no cell has that in its id\n  help: `outrigger lab --list` prints them all");
+        return Exit::Usage;
+    }
+    if args.list {
+        return write_out(&cells.iter().map(|cell| format!("{}\n", cell.id())).collect::<String>());
+    }
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(e) => {
+            eprintln!("error: cannot find this program's own file: {e}");
+            return Exit::Environment;
+        }
+    };
+    until_interrupted(play(args, program, cells))
+}
+
+async fn play(args: &Args, program: PathBuf, cells: Vec<Cell>) -> Exit {
+    let all = cells.len();
+    let (mut played, mut red) = (0, 0);
+    let options = Options { program, jobs: usize::from(args.jobs) };
+    let ran = outrigger_lab::run(&options, cells, |cell, verdict| {
+        played += 1;
+        if !verdict.ok {
+            red += 1;
+            eprintln!("red: {}\n{}", cell.id(), difference(verdict));
+        }
+        if played % 50 == 0 && played < all {
+            eprintln!("{played} of {all} cells, {red} red");
+        }
+    });
+    match ran.await {
+        Ok(judged) => report(args, &judged),
+        Err(e) => {
+            eprintln!("error: {e}{}", help(&e));
+            Exit::Environment
+        }
+    }
+}
+
+fn help(e: &LabError) -> &'static str {
+    match e {
+        LabError::Engine(_) | LabError::Start { .. } | LabError::Admin(_) => {
+            "\n  help: each cell takes some sockets and a process; try a smaller --jobs"
+        }
+        LabError::Folder { .. } => "\n  help: TMPDIR says where temporary files go",
+        LabError::NotReady { .. } => "",
+    }
+}
+
+fn report(args: &Args, judged: &[(Cell, Verdict)]) -> Exit {
+    let text = if args.json { json(judged) } else { table(judged) };
+    match write_out(&text) {
+        Exit::Yes if judged.iter().any(|(_, verdict)| !verdict.ok) => Exit::No,
+        exit => exit,
+    }
+}
+
+fn json(judged: &[(Cell, Verdict)]) -> String {
+    let cells: Vec<Line<'_>> = (judged.iter())
+        .map(|(cell, verdict)| Line {
+            id: cell.id(),
+            rule: &cell.row.rule,
+            fault: cell.fault(),
+            protocol: cell.protocol.as_str(),
+            endpoint: cell.endpoint.as_str(),
+            stream: cell.streams(),
+            verdict,
+        })
+        .collect();
+    format!("{}\n", serde_json::json!({ "cells": cells }))
+}
+
+/// A line for each row of the matrix, and the sum.
+fn table(judged: &[(Cell, Verdict)]) -> String {
+    let mut rows: Vec<(&str, &str)> = Vec::new();
+    let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for (cell, verdict) in judged {
+        let id = cell.row.id.as_str();
+        let (green, all) = counts.entry(id).or_insert_with(|| {
+            rows.push((id, &cell.row.rule));
+            (0, 0)
+        });
+        *all += 1;
+        *green += usize::from(verdict.ok);
+    }
+    let (width, rules) = (name_column(rows.iter().map(|row| row.0)), name_column(rows.iter().map(|row| row.1)));
+    let mut text = String::new();
+    for (id, rule) in rows {
+        let (green, all) = counts[id];
+        let mark = if green == all { "" } else { "  RED" };
+        text.push_str(&format!("{id:<width$}  {rule:<rules$}  {green:>2} of {all:>2}{mark}\n"));
+    }
+    let green = judged.iter().filter(|(_, verdict)| verdict.ok).count();
+    text.push_str(&format!("{green} of {} cells are as they should be\n", judged.len()));
+    text
+}
+
+/// What was expected and did not happen, a line each.
+fn difference(verdict: &Verdict) -> String {
+    let mut lines: Vec<String> = (verdict.differences().into_iter())
+        .map(|(key, expected, got)| format!("  {key}: {got} instead of {expected}"))
+        .collect();
+    lines.extend(verdict.notes.iter().map(|note| format!("  {note}")));
+    lines.join("\n")
+}

@@ -1,0 +1,47 @@
+//! The failure lab on the gateway of this build: one cell of every row here, all of them by `./test heavy lab`.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use outrigger_lab::{Cell, Matrix, Options, run};
+
+fn matrix() -> Matrix {
+    Matrix::built_in().unwrap()
+}
+
+#[tokio::test]
+async fn one_cell_of_every_row_is_as_it_should_be() {
+    // Another one of each, so that every version, endpoint and form is among them.
+    let cells: Vec<Cell> = (matrix().rows().iter().enumerate())
+        .map(|(nth, row)| {
+            let cells = Cell::of(row);
+            cells[nth * 7 % cells.len()].clone()
+        })
+        .collect();
+    let options = Options { program: PathBuf::from(env!("CARGO_BIN_EXE_outrigger")), jobs: 4 };
+    let judged = run(&options, cells, |_, _| {}).await.unwrap();
+    let red: Vec<String> = (judged.iter())
+        .filter(|(_, verdict)| !verdict.ok)
+        .map(|(cell, verdict)| format!("{} {:?} {:?}", cell.id(), verdict.differences(), verdict.notes))
+        .collect();
+    assert!(red.is_empty(), "{red:#?}");
+}
+
+#[test]
+fn the_matrix_is_large_and_no_cell_is_in_it_twice() {
+    let cells = matrix().cells();
+    let ids: BTreeSet<String> = cells.iter().map(Cell::id).collect();
+    assert_eq!(ids.len(), cells.len());
+    assert!(cells.len() >= 300, "{}", cells.len());
+}
+
+#[test]
+fn every_rule_has_a_heading_and_every_heading_a_row() {
+    let page = std::fs::read_to_string("../../docs/failure-matrix.md").unwrap();
+    let headings: BTreeSet<&str> = (page.lines())
+        .filter_map(|line| line.strip_prefix("### ").or_else(|| line.strip_prefix("## ")))
+        .filter(|heading| !heading.contains(' '))
+        .collect();
+    let matrix = matrix();
+    let rules: BTreeSet<&str> = matrix.rows().iter().map(|row| row.rule.as_str()).collect();
+    assert_eq!(headings, rules);
+}
