@@ -35,6 +35,11 @@ impl Cell {
         kind.and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_else(|| self.row.id.clone())
     }
 
+    /// All that are sent.
+    pub fn requests(&self) -> usize {
+        (self.row.before + self.row.requests) as usize
+    }
+
     pub fn streams(&self) -> bool {
         self.form == Form::Stream
     }

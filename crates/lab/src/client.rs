@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 pub struct Ask {
     pub to: SocketAddr,
     pub path: &'static str,
-    pub key: &'static str,
+    pub key: String,
     pub body: String,
     pub behaviour: Behaviour,
 }
@@ -50,9 +50,9 @@ impl Got {
 }
 
 impl Ask {
-    pub fn new(cell: &Cell, to: SocketAddr, model: &str, key: &'static str) -> Self {
+    pub fn new(cell: &Cell, to: SocketAddr, model: &str, key: &str) -> Self {
         let (path, body) = (cell.endpoint.path(), body(cell, model));
-        Self { to, path, key, body, behaviour: cell.row.client }
+        Self { to, path, key: key.to_owned(), body, behaviour: cell.row.client }
     }
 
     pub async fn send(&self, protocol: Protocol) -> io::Result<Got> {

@@ -15,7 +15,7 @@ use crate::{
     cell::Cell,
     client::{Ask, Got},
     matrix::{AnswerKind, Expected, On, Protocol, Reach},
-    stage::{CLIENTS_KEY, ENGINES_KEY, ENGINES_MODEL, MODEL, Stage},
+    stage::{ENGINES_KEY, ENGINES_MODEL, Place, Stage},
 };
 
 /// Within this the gateway's view of its backends has to be what is right.
@@ -44,15 +44,11 @@ struct View {
 pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError> {
     let stage = Stage::build(program, cell).await?;
     proven(&stage, cell).await?;
-    break_engines(&stage, cell).await;
-    let mut seen = Seen::default();
-    for _ in 0..cell.row.requests {
-        seen.ask(&stage, cell).await;
-    }
-    let received = stage.received();
+    let seen = play(&stage.place, cell).await;
+    let received = stage.place.received();
     let expected = cell.row.expect.clone();
     let view = settled(&stage, &expected).await?;
-    let log = stage.requests(cell.row.requests as usize).await;
+    let log = stage.requests(cell.requests()).await;
     let mut got = seen.as_expected();
     got.received = Some(received);
     if let Some(last) = log.last() {
@@ -61,7 +57,7 @@ pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError
     }
     (got.first, got.second) = (Some(view.first.clone()), Some(view.second.clone()));
     let mut notes = seen.notes;
-    notes.extend(broken_rules(&stage, cell, &view, &log));
+    notes.extend(broken_rules(&stage.place, cell, &view, &log));
     let said = stage.close().await;
     if said.contains(ENGINES_KEY) {
         notes.push("the engines' key is on stderr".to_owned());
@@ -94,25 +90,35 @@ fn is_asking(state: &Value, reach: Reach) -> bool {
         .any(|probe| probe["running"] == true || !probe["due"].is_null())
 }
 
-async fn break_engines(stage: &Stage, cell: &Cell) {
-    let Some(fault) = &cell.row.fault else { return };
-    stage.engines[0].set_fault(fault.clone()).await;
-    if cell.row.on == On::Both {
-        stage.engines[1].set_fault(fault.clone()).await;
+/// Breaks the engines and asks.
+pub(crate) async fn play(place: &Place, cell: &Cell) -> Seen {
+    if let Some(fault) = &cell.row.fault {
+        place.engines[0].set_fault(fault.clone()).await;
+        if cell.row.on == On::Both {
+            place.engines[1].set_fault(fault.clone()).await;
+        }
     }
+    for _ in 0..cell.row.before {
+        Seen::default().ask(place, cell).await;
+    }
+    let mut seen = Seen::default();
+    for _ in 0..cell.row.requests {
+        seen.ask(place, cell).await;
+    }
+    seen
 }
 
 /// What the client saw over all requests of a cell.
 #[derive(Debug, Default)]
-struct Seen {
+pub(crate) struct Seen {
     last: Got,
     read: Option<Read>,
-    notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Seen {
-    async fn ask(&mut self, stage: &Stage, cell: &Cell) {
-        let ask = Ask::new(cell, stage.listen, MODEL, CLIENTS_KEY);
+    async fn ask(&mut self, place: &Place, cell: &Cell) {
+        let ask = Ask::new(cell, place.listen, &place.model, &place.key);
         let got = match ask.send(cell.protocol).await {
             Ok(got) => got,
             Err(e) => {
@@ -121,10 +127,10 @@ impl Seen {
             }
         };
         let mut read = answer::read(cell.endpoint, cell.streams(), &got);
-        if cell.row.expect.answer == Some(AnswerKind::EnginesError) && is_engines_own(stage, cell, &got).await {
+        if cell.row.expect.answer == Some(AnswerKind::EnginesError) && is_engines_own(place, cell, &got).await {
             read = Read { kind: AnswerKind::EnginesError, why: None, ..read };
         }
-        self.notes.extend(secrets_in(&got, stage));
+        self.notes.extend(secrets_in(&got, place));
         self.notes.extend(read.why.clone());
         let is_odd =
             self.read.as_ref().is_some_and(|before| (before.kind, self.last.status) != (read.kind, got.status));
@@ -134,7 +140,7 @@ impl Seen {
         (self.last, self.read) = (got, Some(read));
     }
 
-    fn as_expected(&self) -> Expected {
+    pub(crate) fn as_expected(&self) -> Expected {
         let read = self.read.as_ref();
         Expected {
             status: Some(self.last.status).filter(|status| *status != 0),
@@ -147,8 +153,8 @@ impl Seen {
 }
 
 /// Whether the client got, byte for byte, what an engine with the same fault says to whoever asks it directly.
-async fn is_engines_own(stage: &Stage, cell: &Cell, got: &Got) -> bool {
-    let (Some(fault), engine) = (&cell.row.fault, &stage.twin) else { return false };
+async fn is_engines_own(place: &Place, cell: &Cell, got: &Got) -> bool {
+    let (Some(fault), engine) = (&cell.row.fault, &place.twin) else { return false };
     engine.set_fault(fault.clone()).await;
     let ask = Ask::new(cell, engine.listen_addr(), ENGINES_MODEL, ENGINES_KEY);
     let own = ask.send(Protocol::Http1).await;
@@ -156,12 +162,12 @@ async fn is_engines_own(stage: &Stage, cell: &Cell, got: &Got) -> bool {
 }
 
 /// What of an engine must not reach a client.
-fn secrets_in(got: &Got, stage: &Stage) -> Vec<String> {
+fn secrets_in(got: &Got, place: &Place) -> Vec<String> {
     let mut all = String::from_utf8_lossy(&got.body).into_owned();
     for (name, value) in &got.headers {
         all.push_str(&format!("\n{name}: {value}"));
     }
-    let addresses = stage.engines.iter().map(|engine| engine.listen_addr().to_string());
+    let addresses = place.engines.iter().map(|engine| engine.listen_addr().to_string());
     let mut secrets: Vec<String> = addresses.collect();
     secrets.extend([ENGINES_KEY, "uvicorn"].map(str::to_owned));
     secrets
@@ -211,25 +217,25 @@ fn tried(request: &Value) -> Vec<String> {
 }
 
 /// What holds in every cell.
-fn broken_rules(stage: &Stage, cell: &Cell, view: &View, log: &[Value]) -> Vec<String> {
+fn broken_rules(place: &Place, cell: &Cell, view: &View, log: &[Value]) -> Vec<String> {
     let mut broken = Vec::new();
     if view.in_flight != 0 {
         broken.push(format!("{} requests are in flight for ever", view.in_flight));
     }
-    if log.len() != cell.row.requests as usize {
-        broken.push(format!("{} records in the request log of {} requests", log.len(), cell.row.requests));
+    if log.len() != cell.requests() {
+        broken.push(format!("{} records in the request log of {} requests", log.len(), cell.requests()));
     }
     if log.iter().any(|line| line.to_string().contains(ENGINES_KEY)) {
         broken.push("the engines' key is in the log".to_owned());
     }
-    let open: u64 = stage.engines.iter().map(|engine| engine.stats().in_flight).sum();
+    let open: u64 = place.engines.iter().map(|engine| engine.stats().in_flight).sum();
     if open != 0 {
         broken.push(format!("the engines still work on {open} requests that nobody waits for"));
     }
     broken
 }
 
-fn compare(expected: Expected, got: Expected, notes: Vec<String>) -> Verdict {
+pub(crate) fn compare(expected: Expected, got: Expected, notes: Vec<String>) -> Verdict {
     let mut verdict = Verdict { ok: false, expected, got, notes };
     verdict.ok = verdict.differences().is_empty() && verdict.notes.is_empty();
     verdict

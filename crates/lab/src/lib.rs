@@ -14,8 +14,9 @@ pub mod client;
 pub mod judge;
 pub mod matrix;
 pub mod stage;
+pub mod target;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -23,6 +24,7 @@ pub use crate::{
     cell::Cell,
     judge::Verdict,
     matrix::{Matrix, MatrixError},
+    target::Target,
 };
 
 /// What keeps a cell from being run at all; a red cell is not an error.
@@ -38,6 +40,8 @@ pub enum LabError {
     Folder { at: PathBuf, source: std::io::Error },
     #[error("the gateway's admin listener did not answer: {0}")]
     Admin(String),
+    #[error("{0} did not answer a healthy request: {1}")]
+    NotServing(SocketAddr, String),
 }
 
 /// How the lab is run.

@@ -38,6 +38,9 @@ pub struct Row {
     pub endpoints: Vec<Endpoint>,
     #[serde(default = "Form::all")]
     pub forms: Vec<Form>,
+    /// Requests that go before and whose answers are not judged.
+    #[serde(default)]
+    pub before: u32,
     /// Requests one after another; each has to be answered as expected, and the counts are of all.
     #[serde(default = "once")]
     pub requests: u32,

@@ -46,12 +46,28 @@ pub const TOKENS: u32 = 8;
 const READY: Duration = Duration::from_secs(20);
 const SETTLED: Duration = Duration::from_millis(20);
 
+/// Two engines, and the gateway that a client asks for them.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Place {
     pub engines: [Fake; 2],
     /// Another engine like them, which only the lab asks.
     pub twin: Fake,
     pub listen: SocketAddr,
+    /// What the gateway calls the model, and the key that it wants.
+    pub model: String,
+    pub key: String,
+}
+
+impl Place {
+    pub fn received(&self) -> [u64; 2] {
+        [self.engines[0].stats().received, self.engines[1].stats().received]
+    }
+}
+
+/// A place with a gateway of the lab's own.
+#[derive(Debug)]
+pub struct Stage {
+    pub place: Place,
     admin: SocketAddr,
     log: Arc<Mutex<Vec<Value>>>,
     gateway: Child,
@@ -61,7 +77,7 @@ pub struct Stage {
 impl Stage {
     /// Starts everything.
     pub async fn build(program: &Path, cell: &Cell) -> Result<Self, LabError> {
-        let engines = [engine().await?, engine().await?];
+        let engines = [engine(None).await?, engine(None).await?];
         let folder = folder()?;
         let file = folder.join("fleet.yaml");
         std::fs::write(&file, fleet(cell, &engines))
@@ -76,11 +92,9 @@ impl Stage {
             .spawn()
             .map_err(|source| LabError::Start { program: program.to_owned(), source })?;
         let (listen, admin, log) = ready(program, &mut gateway).await?;
-        Ok(Self { engines, twin: engine().await?, listen, admin, log, gateway, folder })
-    }
-
-    pub fn received(&self) -> [u64; 2] {
-        [self.engines[0].stats().received, self.engines[1].stats().received]
+        let (model, key) = (MODEL.to_owned(), CLIENTS_KEY.to_owned());
+        let place = Place { engines, twin: engine(None).await?, listen, model, key };
+        Ok(Self { place, admin, log, gateway, folder })
     }
 
     /// The request log so far, once it has this many requests or has had the time for them.
@@ -120,7 +134,8 @@ impl Drop for Stage {
     }
 }
 
-async fn engine() -> Result<Fake, LabError> {
+/// An engine at this address, or at a free one.
+pub(crate) async fn engine(at: Option<SocketAddr>) -> Result<Fake, LabError> {
     let profile = Profile {
         name: "lab".to_owned(),
         model: ENGINES_MODEL.to_owned(),
@@ -129,7 +144,9 @@ async fn engine() -> Result<Fake, LabError> {
         api_key: Some(ENGINES_KEY.to_owned()),
         ..Profile::default()
     };
-    Fake::spawn(Options::new(profile)).await.map_err(LabError::Engine)
+    let options = Options::new(profile);
+    let options = Options { listen: at.unwrap_or(options.listen), ..options };
+    Fake::spawn(options).await.map_err(LabError::Engine)
 }
 
 fn folder() -> Result<PathBuf, LabError> {

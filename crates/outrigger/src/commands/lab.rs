@@ -1,8 +1,8 @@
 //! `outrigger lab`: the failure lab, on this very program.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
-use outrigger_lab::{Cell, LabError, Matrix, Options, Verdict};
+use outrigger_lab::{Cell, LabError, Matrix, Options, Target, Verdict, target};
 use serde::Serialize;
 
 use super::{Exit, interrupt::until_interrupted, name_column, write_out};
@@ -22,11 +22,39 @@ pub(super) struct Args {
     #[arg(long)]
     list: bool,
     /// Cells at a time.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64), conflicts_with = "target")]
     jobs: u8,
+    /// Another gateway, such as http://127.0.0.1:4000, in place of this one: one cell after another, judged by what the client
+    /// and the engines saw.
+    #[arg(long, value_name = "URL", value_parser = address)]
+    target: Option<SocketAddr>,
+    /// Where the other gateway looks for the two engines that the lab starts: the one it prefers, and the one that serves
+    /// what that one does not.
+    #[arg(
+        long,
+        value_name = "A,B",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:18101,127.0.0.1:18102",
+        requires = "target"
+    )]
+    engines: Vec<SocketAddr>,
+    /// What the other gateway calls the model; the engines call it org/lab-model.
+    #[arg(long, value_name = "NAME", default_value = "org/lab-model", requires = "target")]
+    model: String,
+    /// The variable with the key that the other gateway wants; the engines want sk-lab-engine-9b3e7a51c04d2f68.
+    #[arg(long, value_name = "VARIABLE", requires = "target")]
+    key_env: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// The address in a URL without a path.
+fn address(url: &str) -> Result<SocketAddr, String> {
+    let rest = url.strip_prefix("http://").ok_or("it begins with http://")?;
+    rest.trim_end_matches('/')
+        .parse()
+        .map_err(|_| "it is http:// and an address with a port, such as http://127.0.0.1:4000".to_owned())
 }
 
 /// A cell as a script reads it.
@@ -59,6 +87,15 @@ pub(super) fn run(args: &Args) -> Exit {
     if args.list {
         return write_out(&cells.iter().map(|cell| format!("{}\n", cell.id())).collect::<String>());
     }
+    if let Some(listen) = args.target {
+        return match other_gateway(args, listen) {
+            Ok(target) => until_interrupted(play_before(args, target, cells)),
+            Err(why) => {
+                eprintln!("error: {why}");
+                Exit::Usage
+            }
+        };
+    }
     let program = match std::env::current_exe() {
         Ok(program) => program,
         Err(e) => {
@@ -69,21 +106,54 @@ pub(super) fn run(args: &Args) -> Exit {
     until_interrupted(play(args, program, cells))
 }
 
+fn other_gateway(args: &Args, listen: SocketAddr) -> Result<Target, String> {
+    let [first, second] = args.engines[..] else {
+        return Err("--engines takes two addresses\n  help: as in --engines 127.0.0.1:18101,127.0.0.1:18102".to_owned());
+    };
+    let key = match &args.key_env {
+        None => String::new(),
+        Some(name) => std::env::var(name).map_err(|_| {
+            format!("the variable `{name}` is not set\n  help: it holds the key that the other gateway wants")
+        })?,
+    };
+    Ok(Target { listen, model: args.model.clone(), key, engines: [first, second] })
+}
+
 async fn play(args: &Args, program: PathBuf, cells: Vec<Cell>) -> Exit {
-    let all = cells.len();
-    let (mut played, mut red) = (0, 0);
     let options = Options { program, jobs: usize::from(args.jobs) };
-    let ran = outrigger_lab::run(&options, cells, |cell, verdict| {
-        played += 1;
+    let mut told = Told { all: cells.len(), ..Told::default() };
+    conclude(args, outrigger_lab::run(&options, cells, |cell, verdict| told.tell(cell, verdict)).await)
+}
+
+async fn play_before(args: &Args, target: Target, cells: Vec<Cell>) -> Exit {
+    let cells: Vec<Cell> = cells.into_iter().filter(target::can_play).collect();
+    let mut told = Told { all: cells.len(), ..Told::default() };
+    conclude(args, target::run(&target, cells, |cell, verdict| told.tell(cell, verdict)).await)
+}
+
+/// What is said while cells are played.
+#[derive(Default)]
+struct Told {
+    all: usize,
+    played: usize,
+    red: usize,
+}
+
+impl Told {
+    fn tell(&mut self, cell: &Cell, verdict: &Verdict) {
+        self.played += 1;
         if !verdict.ok {
-            red += 1;
+            self.red += 1;
             eprintln!("red: {}\n{}", cell.id(), difference(verdict));
         }
-        if played % 50 == 0 && played < all {
-            eprintln!("{played} of {all} cells, {red} red");
+        if self.played.is_multiple_of(50) && self.played < self.all {
+            eprintln!("{} of {} cells, {} red", self.played, self.all, self.red);
         }
-    });
-    match ran.await {
+    }
+}
+
+fn conclude(args: &Args, ran: Result<Vec<(Cell, Verdict)>, LabError>) -> Exit {
+    match ran {
         Ok(judged) => report(args, &judged),
         Err(e) => {
             eprintln!("error: {e}{}", help(&e));
@@ -99,6 +169,9 @@ fn help(e: &LabError) -> &'static str {
         }
         LabError::Folder { .. } => "\n  help: TMPDIR says where temporary files go",
         LabError::NotReady { .. } => "",
+        LabError::NotServing(..) => {
+            "\n  help: it has to look for its engines where --engines says, prefer the first, and ask them for org/lab-model"
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The failure lab on the gateway of this build: one cell of every row here, all of them by `./test heavy lab`.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
 
 use outrigger_lab::{Cell, Matrix, Options, run};
 
@@ -36,7 +36,7 @@ fn the_matrix_is_large_and_no_cell_is_in_it_twice() {
 
 #[test]
 fn every_rule_has_a_heading_and_every_heading_a_row() {
-    let page = std::fs::read_to_string("../../docs/failure-matrix.md").unwrap();
+    let page = fs::read_to_string("../../docs/failure-matrix.md").unwrap();
     let headings: BTreeSet<&str> = (page.lines())
         .filter_map(|line| line.strip_prefix("### ").or_else(|| line.strip_prefix("## ")))
         .filter(|heading| !heading.contains(' '))
@@ -44,4 +44,27 @@ fn every_rule_has_a_heading_and_every_heading_a_row() {
     let matrix = matrix();
     let rules: BTreeSet<&str> = matrix.rows().iter().map(|row| row.rule.as_str()).collect();
     assert_eq!(headings, rules);
+}
+
+/// What `./test heavy lab` plants into a copy of the sources, to see the lab turn red.
+#[test]
+fn every_planted_bug_can_still_be_planted_and_names_cells_that_there_are() {
+    let ids: BTreeSet<String> = matrix().cells().iter().map(Cell::id).collect();
+    let mut planted = 0;
+    for entry in fs::read_dir("../../tests/planted").unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        let cells: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("Red: ")).collect();
+        assert!(!cells.is_empty() && cells.iter().all(|id| ids.contains(*id)), "{}: {cells:?}", path.display());
+        let patch = path.canonicalize().unwrap();
+        let fits = Command::new("git").args(["apply", "--check"]).arg(&patch).current_dir("../..").output().unwrap();
+        let why = String::from_utf8_lossy(&fits.stderr);
+        assert!(
+            fits.status.success(),
+            "{}: {why}\n  plant the same bug again in the code as it is now",
+            path.display()
+        );
+        planted += 1;
+    }
+    assert!(planted >= 12, "{planted}");
 }
