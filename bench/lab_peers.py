@@ -1,6 +1,6 @@
 """Plays the failure lab before other gateways, and prints a row for each rule.
 
-usage: lab_peers.py OUTRIGGER HAPROXY LITELLM [--only TEXT]…
+usage: lab_peers.py OUTRIGGER [--only TEXT]…
 
 Two figures for each: cells in which the client got what it should (the whole answer, the engine's own error, a stream that
 says that it broke), and cells in which, besides, the status and the requests that the engines got are right. The words
@@ -20,6 +20,8 @@ from collections import OrderedDict
 from pathlib import Path
 
 HERE = Path(__file__).parent
+TOOLS = HERE.parent / ".tools"
+KEY = "sk-lab-gateway-0123456789"
 ENGINES = ("127.0.0.1:18101", "127.0.0.1:18102")
 VALUES = {
     "first": ENGINES[0],
@@ -49,13 +51,17 @@ def answers(url, within):
     return False
 
 
-def play(outrigger, command, port, only, within):
-    gateway = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def play(outrigger, command, variables, port, only, within):
+    environment = os.environ | variables
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    gateway = subprocess.Popen(command, env=environment, start_new_session=True, **quiet)
     try:
         if not answers(f"http://127.0.0.1:{port}/", within):
             sys.exit(f"{command[0]} does not listen")
         lab = [outrigger, "lab", "--json", "--target", f"http://127.0.0.1:{port}", "--engines", ",".join(ENGINES)]
-        played = subprocess.run(lab + only, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        lab += ["--key-env", "LAB_KEY"]
+        environment["LAB_KEY"] = KEY
+        played = subprocess.run(lab + only, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if played.returncode not in (0, 1):
             sys.exit(played.stderr)
         return json.loads(played.stdout)["cells"]
@@ -75,16 +81,20 @@ def summary(cells):
 
 
 def main():
-    outrigger, haproxy, litellm = sys.argv[1:4]
-    only = sys.argv[4:]
+    outrigger, only = sys.argv[1], sys.argv[2:]
     results = OrderedDict()
     with tempfile.TemporaryDirectory() as folder:
         config = configured("haproxy.cfg", folder, listen="127.0.0.1:18110")
-        results["HAProxy"] = play(outrigger, [haproxy, "-db", "-f", str(config)], 18110, only, 10)
+        root = TOOLS / "debian"
+        libraries = {"LD_LIBRARY_PATH": str((root / "usr/lib/x86_64-linux-gnu").resolve())}
+        command = [root / "usr/sbin/haproxy", "-db", "-f", config]
+        results["HAProxy"] = play(outrigger, command, libraries, 18110, only, 10)
         config = configured("litellm.yaml", folder)
-        command = [litellm, "--config", str(config), "--host", "127.0.0.1", "--port", "18120"]
-        results["LiteLLM"] = play(outrigger, command, 18120, only, 120)
+        command = [TOOLS / "speed-peers/bin/litellm", "--config", config, "--host", "127.0.0.1", "--port", "18120"]
+        variables = {"LITELLM_LOG": "ERROR", "LITELLM_MASTER_KEY": KEY}
+        results["LiteLLM"] = play(outrigger, command, variables, 18120, only, 120)
     tables = {name: summary(cells) for name, cells in results.items()}
+    (HERE.parent / "target/lab-peers.json").write_text(json.dumps(results))
     print("| rule | " + " | ".join(f"{name}: client right, all right" for name in tables) + " |")
     print("|---|" + "---:|" * len(tables))
     for rule in OrderedDict.fromkeys(rule for table in tables.values() for rule in table):

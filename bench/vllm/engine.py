@@ -1,10 +1,12 @@
 """A vLLM with a random model, as a process, and asking it or the gateway for something."""
 
+import atexit
 import contextlib
 import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -41,8 +43,15 @@ class Vllm:
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
         env.pop("PYTHONPATH", None)
         with open(self.log_path, "w") as log:
-            self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+            # It has children of its own, which outlive it where it is killed.
+            group = {"start_new_session": True}
+            self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log, **group)
         children.append(self.process)
+        atexit.register(self.end)
+
+    def end(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def log(self):
         with open(self.log_path) as log:

@@ -155,6 +155,7 @@ impl Seen {
 /// Whether the client got, byte for byte, what an engine with the same fault says to whoever asks it directly.
 async fn is_engines_own(place: &Place, cell: &Cell, got: &Got) -> bool {
     let (Some(fault), engine) = (&cell.row.fault, &place.twin) else { return false };
+    engine.heal().await;
     engine.set_fault(fault.clone()).await;
     let ask = Ask::new(cell, engine.listen_addr(), ENGINES_MODEL, ENGINES_KEY);
     let own = ask.send(Protocol::Http1).await;
@@ -167,14 +168,8 @@ fn secrets_in(got: &Got, place: &Place) -> Vec<String> {
     for (name, value) in &got.headers {
         all.push_str(&format!("\n{name}: {value}"));
     }
-    let addresses = place.engines.iter().map(|engine| engine.listen_addr().to_string());
-    let mut secrets: Vec<String> = addresses.collect();
-    secrets.extend([ENGINES_KEY, "uvicorn"].map(str::to_owned));
-    secrets
-        .into_iter()
-        .filter(|secret| all.contains(secret))
-        .map(|secret| format!("the client sees {secret}"))
-        .collect()
+    let seen = place.secrets.iter().filter(|secret| all.contains(*secret));
+    seen.map(|secret| format!("the client sees {secret}")).collect()
 }
 
 /// The gateway's view, as soon as it is what is expected and stays so, or when the time for that is over.

@@ -56,6 +56,8 @@ pub struct Place {
     /// What the gateway calls the model, and the key that it wants.
     pub model: String,
     pub key: String,
+    /// What of the engines must not reach a client.
+    pub secrets: Vec<String>,
 }
 
 impl Place {
@@ -93,7 +95,9 @@ impl Stage {
             .map_err(|source| LabError::Start { program: program.to_owned(), source })?;
         let (listen, admin, log) = ready(program, &mut gateway).await?;
         let (model, key) = (MODEL.to_owned(), CLIENTS_KEY.to_owned());
-        let place = Place { engines, twin: engine(None).await?, listen, model, key };
+        let mut secrets: Vec<String> = engines.iter().map(|engine| engine.listen_addr().to_string()).collect();
+        secrets.extend([ENGINES_KEY, "uvicorn"].map(str::to_owned));
+        let place = Place { engines, twin: engine(None).await?, listen, model, key, secrets };
         Ok(Self { place, admin, log, gateway, folder })
     }
 

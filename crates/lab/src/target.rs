@@ -15,7 +15,7 @@ use crate::{
     client::{Ask, Got},
     judge::{self, Verdict, compare},
     matrix::{AnswerKind, Behaviour, Expected, Protocol, Reach},
-    stage::{Place, engine},
+    stage::{ENGINES_KEY, Place, engine},
 };
 
 /// How long a gateway may take to trust an engine again.
@@ -50,6 +50,8 @@ pub async fn run(
         listen: target.listen,
         model: target.model.clone(),
         key: target.key.clone(),
+        // Whether a gateway says who is behind it is a matter of its settings.
+        secrets: vec![ENGINES_KEY.to_owned()],
     };
     let mut judged = Vec::new();
     for cell in cells {

@@ -14,6 +14,7 @@ mod cost;
 mod drain;
 mod edits;
 mod frames;
+mod hostile;
 mod http;
 mod http2;
 mod keys;
