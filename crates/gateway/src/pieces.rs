@@ -17,9 +17,10 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::body::Broken;
 
-/// Pieces that may wait for a slow client before the backend is no longer read. A piece is at most one read of the
-/// backend's socket, so that a stalled reader costs a few hundred KiB at the very most.
+/// Pieces that may wait for a slow client before the backend is no longer read, and bytes. A piece is at most one read of
+/// the backend's socket.
 const MOST: usize = 8;
+const MOST_BYTES: usize = 32 << 10;
 
 pub fn channel() -> (Sender, Receiver) {
     let shared = Arc::<Mutex<State>>::default();
@@ -37,6 +38,8 @@ pub struct Receiver(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     pieces: VecDeque<Bytes>,
+    /// Of all pieces.
+    bytes: usize,
     phase: Phase,
     /// The sender's task has a piece that there was no room for.
     wants_room: bool,
@@ -107,6 +110,7 @@ impl Receiver {
     pub fn poll_piece(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let mut state = locked(&self.0);
         if let Some(piece) = state.pieces.pop_front() {
+            state.bytes -= piece.len();
             if std::mem::take(&mut state.wants_room) {
                 wake(&mut state.sender);
             }
@@ -137,10 +141,13 @@ impl State {
         if self.phase != Phase::Open {
             return Some(false);
         }
-        if self.pieces.len() == MOST {
+        if self.pieces.len() == MOST || self.bytes >= MOST_BYTES {
             return None;
         }
-        self.pieces.extend(piece.take());
+        if let Some(piece) = piece.take() {
+            self.bytes += piece.len();
+            self.pieces.push_back(piece);
+        }
         wake(&mut self.receiver);
         Some(true)
     }
@@ -223,6 +230,16 @@ mod tests {
         let began = Instant::now();
         assert!(!to.send(Bytes::from_static(b"b"), soon).await);
         assert_eq!(began.elapsed().as_secs(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_pieces_are_fewer() {
+        let (to, mut from) = channel();
+        let large = Bytes::from(vec![0; MOST_BYTES]);
+        assert!(to.send(large.clone(), || unreachable!("there is room")).await);
+        assert!(!to.send(Bytes::from_static(b"b"), soon).await);
+        assert_eq!(next(&mut from).await, Some(Ok(large)));
+        assert!(to.send(Bytes::from_static(b"b"), || unreachable!("there is room")).await);
     }
 
     #[tokio::test(start_paused = true)]

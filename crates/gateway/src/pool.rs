@@ -52,6 +52,10 @@ const MAX_IDLE: Duration = Duration::from_secs(4);
 /// Idle connections kept for one backend.
 const MAX_IDLE_CONNECTIONS: usize = 256;
 
+/// The most that is read at once, which is also the largest response head. A stream that its client does not read holds
+/// a few of these.
+const MAX_READ: usize = 32 << 10;
+
 /// Where a pool's connections go, and how.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -340,7 +344,9 @@ impl Pool {
 }
 
 async fn http1_on(stream: BoxStream) -> Result<Connection, Fault> {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Fault::Reset)?;
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_READ);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|_| Fault::Reset)?;
     let driver = tokio::spawn(async move { drop(connection.await) }).abort_handle();
     Ok(Connection { sender, driver })
 }

@@ -398,6 +398,38 @@ fn a_stream_that_nobody_reads_is_given_up_over_http1_too() {
     is_quiet(&mut gateway);
 }
 
+/// A thousand clients, each with a stream of its own that it does not read. After 10 s the kernel lets such a client go
+/// (`TCP_USER_TIMEOUT`), before `write_timeout` does.
+#[test]
+fn a_thousand_stalled_readers_cost_little_each() {
+    const READERS: usize = 1_000;
+    let (address, open) = hose();
+    let mut gateway = Gateway::start("abuse-stalled", &one_backend(&format!("http://{address}")));
+    assert_eq!(gateway.chat(&hello()).status, 200);
+    let before = gateway.resident_kib();
+    gateway.forget_peak();
+    let request = Request::chat(&streamed(hello())).bytes();
+    let readers: Vec<TcpStream> = (0..READERS)
+        .map(|_| {
+            let mut stream = connect(gateway.listen);
+            stream.write_all(&request).unwrap();
+            stream
+        })
+        .collect();
+    let mut most = 0;
+    eventually("most of them stall at once", || {
+        most = most.max(open.load(Ordering::Relaxed));
+        most > READERS * 9 / 10
+    });
+    // The buffers between fill.
+    thread::sleep(Duration::from_secs(2));
+    let each = gateway.peak_kib().saturating_sub(before) / most as u64;
+    println!("stalled: {most} at {each} KiB each");
+    assert!(each <= 256, "{each} KiB for each of {most}");
+    drop(readers);
+    is_quiet(&mut gateway);
+}
+
 /// To wait for the engine, or to read slowly, is not to leave an answer lying.
 #[test]
 fn who_waits_or_reads_slowly_is_not_given_up() {
