@@ -73,17 +73,17 @@ pub struct Stage {
     admin: SocketAddr,
     log: Arc<Mutex<Vec<Value>>>,
     gateway: Child,
-    folder: PathBuf,
+    _folder: Folder,
 }
 
 impl Stage {
     /// Starts everything.
     pub async fn build(program: &Path, cell: &Cell) -> Result<Self, LabError> {
         let engines = [engine(None).await?, engine(None).await?];
-        let folder = folder()?;
-        let file = folder.join("fleet.yaml");
+        let folder = Folder::new()?;
+        let file = folder.0.join("fleet.yaml");
         std::fs::write(&file, fleet(cell, &engines))
-            .map_err(|source| LabError::Folder { at: folder.clone(), source })?;
+            .map_err(|source| LabError::Folder { at: folder.0.clone(), source })?;
         let mut gateway = (Command::new(program).arg("serve").arg("--fleet").arg(&file))
             .env(ENGINES_KEY_VARIABLE, ENGINES_KEY)
             .env_remove("OUTRIGGER_ADMIN_TOKEN")
@@ -98,7 +98,7 @@ impl Stage {
         let mut secrets: Vec<String> = engines.iter().map(|engine| engine.listen_addr().to_string()).collect();
         secrets.extend([ENGINES_KEY, "uvicorn"].map(str::to_owned));
         let place = Place { engines, twin: engine(None).await?, listen, model, key, secrets };
-        Ok(Self { place, admin, log, gateway, folder })
+        Ok(Self { place, admin, log, gateway, _folder: folder })
     }
 
     /// The request log so far, once it has this many requests or has had the time for them.
@@ -131,13 +131,6 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
-    fn drop(&mut self) {
-        // What cannot be removed is in the folder for temporary files.
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
 /// An engine at this address, or at a free one.
 pub(crate) async fn engine(at: Option<SocketAddr>) -> Result<Fake, LabError> {
     let profile = Profile {
@@ -153,12 +146,25 @@ pub(crate) async fn engine(at: Option<SocketAddr>) -> Result<Fake, LabError> {
     Fake::spawn(options).await.map_err(LabError::Engine)
 }
 
-fn folder() -> Result<PathBuf, LabError> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let name = format!("outrigger-lab-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-    let at = env::temp_dir().join(name);
-    std::fs::create_dir_all(&at).map_err(|source| LabError::Folder { at: at.clone(), source })?;
-    Ok(at)
+/// A folder that is gone with its owner.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, LabError> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("outrigger-lab-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let at = env::temp_dir().join(name);
+        std::fs::create_dir_all(&at).map_err(|source| LabError::Folder { at: at.clone(), source })?;
+        Ok(Self(at))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is in the folder for temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// Two clouds with an engine each; the second serves what the first does not.

@@ -1,6 +1,11 @@
 //! Work that Ctrl-C ends, for commands that wait for others.
 
+use std::time::Duration;
+
 use super::Exit;
+
+/// For tasks that have to be dropped.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Runs work that Ctrl-C ends.
 pub(super) fn until_interrupted(work: impl Future<Output = Exit>) -> Exit {
@@ -20,7 +25,7 @@ pub(super) fn until_interrupted(work: impl Future<Output = Exit>) -> Exit {
             }
         }
     });
-    // A lookup that hangs must not keep the process.
-    runtime.shutdown_background();
+    // What is dropped ends what it has started, such as processes; a lookup that hangs must not keep this one.
+    runtime.shutdown_timeout(LAST_WORDS);
     exit
 }

@@ -1,6 +1,6 @@
 //! The failure lab on the gateway of this build: one cell of every row here, all of them by `./test heavy lab`.
 
-use std::{collections::BTreeSet, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeSet, fs, path::PathBuf, process::Command, thread, time::Duration};
 
 use outrigger_lab::{Cell, Matrix, Options, run};
 
@@ -67,4 +67,32 @@ fn every_planted_bug_can_still_be_planted_and_names_cells_that_there_are() {
         planted += 1;
     }
     assert!(planted >= 12, "{planted}");
+}
+
+#[test]
+fn a_lab_that_is_interrupted_leaves_no_gateway_behind() {
+    let mut lab = Command::new(env!("CARGO_BIN_EXE_outrigger")).args(["lab", "--only", "silent"]).spawn().unwrap();
+    let folder = format!("outrigger-lab-{}-", lab.id());
+    let gateways = || {
+        let commands =
+            fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.ok()?.path().join("cmdline")).ok());
+        commands.filter(|command| String::from_utf8_lossy(command).contains(&folder)).count()
+    };
+    let mut waited = 0;
+    while gateways() == 0 {
+        waited += 1;
+        assert!(waited < 400, "it starts no gateway");
+        thread::sleep(Duration::from_millis(50));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&lab), rustix::process::Signal::INT).unwrap();
+    assert_eq!(lab.wait().unwrap().code(), Some(130));
+    // The kernel takes a moment for a process that was killed.
+    let mut waited = 0;
+    while gateways() > 0 {
+        waited += 1;
+        assert!(waited < 40, "a gateway is left behind");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let left = fs::read_dir(std::env::temp_dir()).unwrap().filter_map(Result::ok);
+    assert_eq!(left.filter(|entry| entry.file_name().to_string_lossy().contains(&folder)).count(), 0);
 }
