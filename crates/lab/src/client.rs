@@ -20,6 +20,9 @@ use crate::{
 /// Longer than any answer of a cell may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+/// When a client that leaves has seen nothing that it could wait for.
+const LEAVES_AFTER: Duration = Duration::from_millis(150);
+
 /// A request as the lab sends it.
 #[derive(Clone, Debug)]
 pub struct Ask {

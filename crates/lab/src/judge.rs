@@ -43,7 +43,7 @@ struct View {
 
 pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError> {
     let stage = Stage::build(program, cell).await?;
-    proven(&stage, cell).await?;
+    let is_proven = proven(&stage, cell).await?;
     let seen = play(&stage.place, cell).await;
     let received = stage.place.received();
     let expected = cell.row.expect.clone();
@@ -57,6 +57,9 @@ pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError
     }
     (got.first, got.second) = (Some(view.first.clone()), Some(view.second.clone()));
     let mut notes = seen.notes;
+    if !is_proven {
+        notes.push("before the fault, the gateway did not come to know its backends for what they are".to_owned());
+    }
     notes.extend(broken_rules(&stage.place, cell, &view, &log));
     let said = stage.close().await;
     if said.contains(ENGINES_KEY) {
@@ -66,24 +69,25 @@ pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError
 }
 
 /// Waits until the gateway has asked new backends whether they live, so that the fault meets requests and no probe.
-async fn proven(stage: &Stage, cell: &Cell) -> Result<(), LabError> {
+/// `false` when it does not come to the right view of them in time.
+async fn proven(stage: &Stage, cell: &Cell) -> Result<bool, LabError> {
     let first = if cell.row.reach == Reach::Plain { "up" } else { "down" };
     let patience = Instant::now() + SETTLES_WITHIN;
     while Instant::now() < patience {
         let state = stage.state().await?;
         let view = view(&state);
         if view.first == first && view.second == "up" && !is_asking(&state, cell.row.reach) {
-            return Ok(());
+            return Ok(true);
         }
         sleep(Duration::from_millis(10)).await;
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Whether a probe is on its way, or due, to an engine that can be reached.
 fn is_asking(state: &Value, reach: Reach) -> bool {
     let observed = state["observed"]["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let reachable = if reach == Reach::Plain { observed } else { &observed[1..] };
+    let reachable = if reach == Reach::Plain { observed } else { observed.get(1..).unwrap_or_default() };
     reachable
         .iter()
         .map(|backend| &backend["live"]["probe"])

@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand, so that what the client is said to have got is what was on the wire.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr};
 
 use bytes::Bytes;
 use tokio::{
@@ -9,11 +9,9 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Ask, Got, has_seen_enough};
+use super::{Ask, Got, LEAVES_AFTER, has_seen_enough};
 use crate::matrix::Behaviour;
 
-/// When a client that leaves has seen nothing that it could wait for.
-const LEAVES_AFTER: Duration = Duration::from_millis(150);
 const MAX_HEADERS: usize = 64;
 
 pub(super) async fn send(ask: &Ask) -> io::Result<Got> {

@@ -1,6 +1,6 @@
 //! HTTP/2 with prior knowledge, one stream on a connection of its own.
 
-use std::{io, time::Duration};
+use std::io;
 
 use bytes::Bytes;
 use http::{Request, Version};
@@ -9,10 +9,8 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, time::timeout};
 
-use super::{Ask, Got, has_seen_enough};
+use super::{Ask, Got, LEAVES_AFTER, has_seen_enough};
 use crate::matrix::Behaviour;
-
-const LEAVES_AFTER: Duration = Duration::from_millis(150);
 
 pub(super) async fn send(ask: &Ask) -> io::Result<Got> {
     let socket = TcpStream::connect(ask.to).await?;
