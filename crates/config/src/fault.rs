@@ -165,6 +165,8 @@ codes! {
     EnterWhenFirst = "enter_when_first",
     /// A phase that may take longer than the whole.
     TimeoutsOrder = "timeouts_order",
+    /// A limit that the gateway's replicas cannot keep to together.
+    LimitBelowReplicas = "limit_below_replicas",
     /// One body may be larger than all together.
     LimitsOrder = "limits_order",
     /// A certificate or a private key that is of no use.

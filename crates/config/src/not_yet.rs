@@ -27,12 +27,6 @@ const TABLE: &[NotYet] = &[
         instead: "they count as 1; write their number",
     },
     NotYet {
-        paths: &["keys.*.priority"],
-        is_meant: |node| node.text() != Some("normal"),
-        message: "priorities are not obeyed yet",
-        instead: "all keys wait in one line, and none is turned away before another",
-    },
-    NotYet {
         paths: &["models.*.slo.time_per_output_token_p95"],
         is_meant: any,
         message: "an objective for the time per output token is not obeyed yet",

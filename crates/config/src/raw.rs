@@ -323,10 +323,23 @@ pub(crate) struct Model {
     pub(crate) tiers: Option<List<Tier>>,
     /// How long each phase of a request may take.
     pub(crate) timeouts: Option<Timeouts>,
+    /// How many requests may wait for a place, and how long.
+    pub(crate) queue: Option<Queue>,
     /// What keeps requests together on one backend; `session` by default.
     pub(crate) affinity: Option<Affinity>,
     /// What the weights are shares of; `requests` by default.
     pub(crate) weigh_by: Option<WeighBy>,
+}
+
+/// The requests of a model that wait for a place at its backends.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Queue {
+    /// Requests that wait at once, in each gateway replica; `1024` by default. With 0 nobody waits.
+    #[schemars(range(max = 1_000_000))]
+    pub(crate) max_waiting: Option<u32>,
+    /// How long each may wait; as long as `timeouts.first_token` by default.
+    pub(crate) max_wait: Option<Duration>,
 }
 
 /// What a model's clients are promised.
@@ -494,11 +507,11 @@ choice!(Affinity => fleet::Affinity {
 });
 
 choice!(Priority => fleet::Priority {
-    /// Waits first.
+    /// Waits behind everybody, and leaves the others the places that they usually take.
     Low => Self::Low,
     /// In between.
     Normal => Self::Normal,
-    /// Waits last.
+    /// Goes first.
     High => Self::High,
 });
 

@@ -102,11 +102,13 @@ impl Moved<'_> {
         self.to.keys.iter().position(|k| k.name == *name).map(|i| KeyId(i as u16))
     }
 
-    /// The same facts in the new fleet, under the key's new rules; `None` when the model is gone.
+    /// The same facts in the new fleet, under the key's new rules; `None` when the model is gone. The priority stays
+    /// what it was when the request came: it has its place in line by it.
     pub fn facts(&self, facts: &Facts) -> Option<Facts> {
         let moved = Facts { model: self.model(facts.model)?, key: None, ..*facts };
         let key = facts.key.and_then(|k| self.key(k));
-        Some(key.map_or(moved, |id| moved.with_key(id, &self.to.keys[id.index()])))
+        let moved = key.map_or(moved, |id| moved.with_key(id, &self.to.keys[id.index()]));
+        Some(Facts { priority: facts.priority, ..moved })
     }
 
     /// The same history in the new fleet; attempts on backends that are gone still count as attempts.
@@ -154,11 +156,22 @@ pub struct History {
     server_errors: [Option<BackendId>; 2],
     /// Counted among the model's waiting requests by the last decision.
     pub waiting: bool,
+    /// How long it waits at most, while it does.
+    #[serde(default)]
+    pub until: Nanos,
+    /// It has to leave the line for one of higher priority.
+    #[serde(default)]
+    pub displaced: bool,
 }
 
 impl History {
     pub fn attempts(&self) -> usize {
         usize::from(self.attempts)
+    }
+
+    /// Notes that the last decision was to wait.
+    pub fn waits(&mut self, until: Nanos) {
+        (self.waiting, self.until) = (true, until);
     }
 
     pub fn tried(&self, backend: BackendId) -> bool {

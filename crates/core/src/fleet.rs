@@ -490,8 +490,23 @@ pub struct Model {
     /// In order of preference; price never changes this order.
     pub tiers: Vec<Tier>,
     pub timeouts: Timeouts,
+    pub queue: QueueLimits,
     pub affinity: Affinity,
     pub weigh_by: WeighBy,
+}
+
+/// How long the line of a model may be, on each gateway replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Requests.
+    pub max_waiting: u32,
+    pub max_wait: Duration,
+}
+
+impl Default for QueueLimits {
+    fn default() -> Self {
+        Self { max_waiting: 1_024, max_wait: Timeouts::default().first_token }
+    }
 }
 
 /// How a backend is chosen inside a tier.
@@ -626,6 +641,24 @@ pub enum Priority {
     #[default]
     Normal,
     High,
+}
+
+impl Priority {
+    /// From the lowest.
+    pub const ALL: [Self; 3] = [Self::Low, Self::Normal, Self::High];
+
+    /// Place in [`Self::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
 }
 
 /// What a client may see of the backends.

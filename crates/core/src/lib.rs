@@ -23,6 +23,7 @@
 //! - **probe**: a real one-token generation that decides whether a backend is (again) in use.
 //! - **slow start**: a returned backend's weight grows back instead of jumping.
 //! - **cut**: a stream that broke after content.
+//! - **queue**: requests that wait for a place, by priority and arrival; **shed**: turned away because it is too long.
 //! - **substitute**: another model than the one asked for.
 //! - **overlay**: what is true only for now (a drain, other weights), on top of the fleet file.
 
@@ -35,6 +36,7 @@ pub mod record;
 pub mod route;
 pub mod state;
 pub mod units;
+pub mod waiting;
 
 /// The generator that callers pass in: small, fast, serialisable, and the same on every platform.
 pub type Rng = rand_xoshiro::Xoshiro256PlusPlus;

@@ -24,6 +24,7 @@ use crate::{
     attempt::{self, Failed, Plan, Streaming, Tried, Whole},
     intake::Held,
     live::{Decided, InFlight, Live, Ticket},
+    queue::{InLine, Turn},
     raised,
     reply::{self, Failure, Note},
     upstream::Upstream,
@@ -93,25 +94,16 @@ pub async fn dispatch<'a>(
 ) -> Dispatched<'a> {
     let mut last: Option<Box<Failed>> = None;
     loop {
-        let decided = live.decide(&mut call.ticket);
-        call.ticket.history.waiting = false;
+        let decided = match live.decide(&mut call.ticket) {
+            Turn::Now(decided) => decided,
+            Turn::Later(in_line) => match wait(in_line, call, gone, stop).await {
+                Ok(decided) => decided,
+                Err(over) => return over,
+            },
+        };
         let attempt = match decided.decision {
             Decision::Attempt(attempt) => attempt,
-            Decision::Queue { .. } => {
-                call.ticket.history.waiting = true;
-                let deadline = call.arrived + timeouts(&decided.fleet, call).total;
-                tokio::select! {
-                    () = live.headroom() => continue,
-                    () = sleep_until(deadline) => {
-                        live.left_queue(&mut call.ticket);
-                        return Dispatched::Failure(reply::upstream_failed(Fault::TotalTimeout, &call.public_name));
-                    }
-                    () = &mut *gone => {
-                        live.left_queue(&mut call.ticket);
-                        return Dispatched::ClientGone;
-                    }
-                }
-            }
+            Decision::Queue { .. } => continue,
             Decision::Reject(reject) => return ended(live, call, &reject, &decided, last),
         };
         let Some(upstream) = decided.upstream.clone() else { continue };
@@ -122,6 +114,25 @@ pub async fn dispatch<'a>(
         match try_once(live, call, source, gone, stop).await {
             Ok(dispatched) => return dispatched,
             Err(failed) => last = Some(failed),
+        }
+    }
+}
+
+/// Waits for this request's turn. `Err` when it is over before.
+async fn wait<'a>(
+    in_line: InLine<'_>,
+    call: &mut Call,
+    gone: &mut (impl Future<Output = ()> + Unpin),
+    stop: &mut watch::Receiver<bool>,
+) -> Result<Decided, Dispatched<'a>> {
+    let deadline = call.arrived + timeouts(&call.ticket.fleet, call).total;
+    tokio::select! {
+        biased;
+        decided = in_line.turn(&mut call.ticket) => Ok(decided),
+        () = &mut *gone => Err(Dispatched::ClientGone),
+        () = raised(stop) => Err(Dispatched::Failure(stopping())),
+        () = sleep_until(deadline) => {
+            Err(Dispatched::Failure(reply::upstream_failed(Fault::TotalTimeout, &call.public_name)))
         }
     }
 }

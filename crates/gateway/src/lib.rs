@@ -1,7 +1,7 @@
 //! The data plane: one request from socket to socket, and the admin listener beside it.
 //!
 //! Read the files in the order of a request: [`serve`] accepts it on a connection, [`auth`] says whose it is, [`intake`]
-//! reads it, the core admits it, [`dispatch`] decides and tries until an [`attempt`] commits, [`relay`] passes the answer
+//! reads it, the core admits it, [`dispatch`] decides, lets it wait in [`queue`] where it must, and tries until an [`attempt`] commits, [`relay`] passes the answer
 //! on, and [`account`] writes it down. One that names no model takes [`route`] instead. Beside that way stand [`live`] (the decision core behind its lock), [`probe`],
 //! [`scrape`], [`overlays`], [`reload`], [`events`] (every log line and metric), [`pool_cost`], [`scale`] (pools that follow the
 //! load), [`upstream`], [`pool`], [`tls`] and [`net`] (connections), [`reply`] (errors), [`models`], [`litellm`] (clients of
@@ -36,6 +36,7 @@ pub mod pieces;
 pub mod pool;
 pub mod pool_cost;
 pub mod probe;
+pub mod queue;
 pub mod relay;
 pub mod reload;
 pub mod reply;

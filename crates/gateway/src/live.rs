@@ -19,12 +19,12 @@ use outrigger_core::{
     facts::{Facts, History, Moved},
     fleet::{Backend, BackendId, Fleet, KeyId},
     record::{End, Fault, Usage},
-    route::{Candidate, Decision, Reject},
+    route::{Candidate, Decision, Reject, RejectReason},
     state::{AttemptId, Event, State, health::Effect, scaling::Desired},
     units::{NanoUsd, Nanos},
 };
 use rand_core::SeedableRng as _;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::{
     auth::KeyRing,
@@ -33,6 +33,7 @@ use crate::{
     net::{Clock, Connect},
     overlays::Overlays,
     pool_cost::{Bill, PoolCosts},
+    queue::{Queues, Turn},
     upstream::{Credentials, Upstream},
 };
 
@@ -100,8 +101,9 @@ pub struct Explained {
 }
 
 #[derive(Debug)]
-struct Core {
-    state: State,
+pub(crate) struct Core {
+    pub(crate) state: State,
+    pub(crate) queues: Queues,
     rng: Rng,
     snapshot: Arc<Snapshot>,
     recent: VecDeque<Explained>,
@@ -122,8 +124,6 @@ pub struct Live {
     pub open_calls: AtomicU64,
     core: Mutex<Core>,
     snapshot: ArcSwap<Snapshot>,
-    /// Something ended: those who wait for headroom decide again.
-    headroom: Notify,
     draining: AtomicBool,
     connector: Arc<dyn Connect>,
 }
@@ -151,6 +151,7 @@ impl Live {
             open_calls: AtomicU64::new(0),
             core: Mutex::new(Core {
                 state,
+                queues: Queues::default(),
                 rng,
                 snapshot: snapshot.clone(),
                 recent: VecDeque::new(),
@@ -158,7 +159,6 @@ impl Live {
                 is_announced: false,
             }),
             snapshot: ArcSwap::new(snapshot),
-            headroom: Notify::new(),
             draining: AtomicBool::new(false),
             connector,
         };
@@ -188,53 +188,37 @@ impl Live {
         drop(tokio::time::timeout(at_most, written).await);
     }
 
-    /// Asks the core what to do with a request now.
-    pub fn decide(&self, ticket: &mut Ticket) -> Decided {
-        let now = self.clock.now();
+    /// Asks the core what to do with a request now, and puts it in line where the answer is to wait.
+    pub fn decide(&self, ticket: &mut Ticket) -> Turn<'_> {
         let mut core = self.core();
-        let core = &mut *core;
-        if !follow(ticket, core.state.fleet()) {
-            let decision =
-                Decision::Reject(Reject { why: outrigger_core::route::RejectReason::NoBackend, retry_after: None });
-            return Decided { decision, fleet: core.state.fleet().clone(), upstream: None, candidates: Vec::new() };
+        let decided = core.decide(self, ticket);
+        match decided.decision {
+            Decision::Queue { .. } => Turn::Later(core.wait(self, ticket)),
+            _ => Turn::Now(decided),
         }
-        let view = self.events.logs_decisions().then(|| {
-            let view = core.state.view_after(&ticket.facts, &ticket.history);
-            (view, core.rng.clone())
-        });
-        let mut candidates = Vec::with_capacity(8);
-        let decision = core.state.decide(&ticket.facts, &ticket.history, now, &mut core.rng, &mut candidates);
-        core.state.note_decision(&ticket.facts, &ticket.history, &decision, now);
-        let fleet = core.state.fleet().clone();
-        core.remember(ticket, now, decision, &candidates);
-        let upstream = match decision {
-            Decision::Attempt(a) => Some(core.snapshot.upstreams[a.backend.index()].clone()),
-            _ => None,
-        };
-        if let Some((view, rng)) = view {
-            core.is_announced = core.is_announced || self.events.fleet(&FleetLine::new(&fleet));
-            self.events.decision(&DecisionLine::new(ticket, now, &rng, &view, &decision, &candidates));
-        }
-        Decided { decision, fleet, upstream, candidates }
     }
 
     /// Tells the core what became of something.
     pub fn observe(&self, event: Event) {
         let now = self.clock.now();
         let mut core = self.core();
-        let core = &mut *core;
         let about = match event {
             Event::Probed { backend, .. } => Some(backend),
             Event::Ended { attempt, .. } => core.state.backend_of(attempt),
             _ => None,
         };
-        let effect = core.state.observe(event, now, &mut core.rng);
+        let effect = core.observe(event, now);
         if let (Some(Effect::Abandon), Some(backend)) = (effect, about) {
             core.snapshot.upstreams[backend.index()].abandon();
         }
         if matches!(event, Event::Ended { .. } | Event::Probed { .. }) {
-            self.headroom.notify_waiters();
+            core.call_waiting(self);
         }
+    }
+
+    /// Asks those who wait in line. What comes free is given to them at once; this is for what time alone brings.
+    pub fn call_waiting(&self) {
+        self.core().call_waiting(self);
     }
 
     /// Books a request for its key.
@@ -267,22 +251,6 @@ impl Live {
         let core = self.core();
         let backend = Moved { from: fleet, to: core.state.fleet() }.backend(backend);
         backend.is_some_and(|backend| core.state.backend(backend).drained)
-    }
-
-    pub fn left_queue(&self, ticket: &mut Ticket) {
-        let mut core = self.core();
-        let core = &mut *core;
-        if follow(ticket, core.state.fleet()) {
-            let event = Event::LeftQueue { model: ticket.facts.model };
-            core.state.observe(event, self.clock.now(), &mut core.rng);
-        }
-    }
-
-    /// Resolves when something has ended, so that there may be headroom.
-    pub async fn headroom(&self) {
-        // Longer than any notification takes, short enough that a missed one is not felt.
-        const RECHECK: Duration = Duration::from_millis(100);
-        drop(tokio::time::timeout(RECHECK, self.headroom.notified()).await);
     }
 
     /// Backends whose probe is due, booked as running, each with its connections.
@@ -343,12 +311,15 @@ impl Live {
         forget_old_fleets(&mut core.recent);
         self.snapshot.store(next);
         self.overlays.apply_to(&mut core.state);
+        core.follow_reload(self);
         Ok(())
     }
 
     /// Brings the core in line with the overlays in force.
     pub fn apply_overlays(&self) {
-        self.overlays.apply_to(&mut self.core().state);
+        let mut core = self.core();
+        self.overlays.apply_to(&mut core.state);
+        core.call_waiting(self);
     }
 
     /// Runs `read` on the core, for the admin API.
@@ -378,13 +349,51 @@ impl Live {
         self.core().recent.iter().filter(|d| d.request_id == request_id).cloned().collect()
     }
 
-    fn core(&self) -> MutexGuard<'_, Core> {
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         // A panic while deciding leaves counts that are still consistent; refusing to serve would be worse.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Core {
+    /// One decision, booked and written down.
+    pub(crate) fn decide(&mut self, live: &Live, ticket: &mut Ticket) -> Decided {
+        let now = live.clock.now();
+        let fleet = self.state.fleet().clone();
+        if !follow(ticket, &fleet) {
+            let decision = Decision::Reject(Reject { why: RejectReason::NoBackend, retry_after: None });
+            return Decided { decision, fleet, upstream: None, candidates: Vec::new() };
+        }
+        let view = live.events.logs_decisions().then(|| {
+            let view = self.state.view_after(&ticket.facts, &ticket.history);
+            (view, self.rng.clone())
+        });
+        let mut candidates = Vec::with_capacity(8);
+        let decision = self.state.decide(&ticket.facts, &ticket.history, now, &mut self.rng, &mut candidates);
+        self.state.note_decision(&ticket.facts, &ticket.history, &decision, now);
+        let goes_on_waiting = ticket.history.waiting && matches!(decision, Decision::Queue { .. });
+        if !goes_on_waiting {
+            self.remember(ticket, now, decision, &candidates);
+        }
+        let upstream = match decision {
+            Decision::Attempt(a) => Some(self.snapshot.upstreams[a.backend.index()].clone()),
+            _ => None,
+        };
+        if let Some((view, rng)) = view.filter(|_| !goes_on_waiting) {
+            self.is_announced = self.is_announced || live.events.fleet(&FleetLine::new(&fleet));
+            live.events.decision(&DecisionLine::new(ticket, now, &rng, &view, &decision, &candidates));
+        }
+        match decision {
+            Decision::Queue { until } => ticket.history.waits(until),
+            _ => ticket.history.waiting = false,
+        }
+        Decided { decision, fleet, upstream, candidates }
+    }
+
+    pub(crate) fn observe(&mut self, event: Event, now: Nanos) -> Option<Effect> {
+        self.state.observe(event, now, &mut self.rng)
+    }
+
     fn remember(&mut self, ticket: &Ticket, at: Nanos, decision: Decision, candidates: &[Candidate]) {
         if self.recent.len() == RECENT_DECISIONS {
             self.recent.pop_front();
@@ -401,7 +410,7 @@ impl Core {
 }
 
 /// Brings a ticket in step with the fleet in force. `false` when its model is gone.
-fn follow(ticket: &mut Ticket, fleet: &Arc<Fleet>) -> bool {
+pub(crate) fn follow(ticket: &mut Ticket, fleet: &Arc<Fleet>) -> bool {
     if Arc::ptr_eq(&ticket.fleet, fleet) {
         return true;
     }

@@ -47,6 +47,7 @@ pub async fn run(live: Arc<Live>, mut stop: watch::Receiver<bool>) {
         }
         if n.is_multiple_of(HEARD_EVERY) {
             live.report_last_bytes();
+            live.call_waiting();
         }
         if n.is_multiple_of(HOUSEKEEPING_EVERY) {
             housekeeping(&live);

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use outrigger_core::{
     fleet::{Fleet, Reveal},
     record::Fault,
@@ -18,6 +18,9 @@ use outrigger_wire::{
 };
 
 use crate::body::Answer;
+
+/// Whole seconds are long where a place comes free every few milliseconds. OpenAI's clients read this one first.
+static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 
 pub const REQUEST_ID: &str = "x-outrigger-request-id";
 
@@ -82,6 +85,7 @@ impl Failure {
         let mut response = json(self.status, body, request_id);
         if let Some(wait) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ceil_seconds(wait)));
+            response.headers_mut().insert(&RETRY_AFTER_MS, HeaderValue::from(ceil_milliseconds(wait)));
         }
         if let Some(allow) = self.allow {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
@@ -252,6 +256,10 @@ fn failed(fault: Fault, who: &str) -> Failure {
 pub fn internal() -> Failure {
     let message = "the gateway failed on this request; please report it";
     Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "internal", message)
+}
+
+fn ceil_milliseconds(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 fn ceil_seconds(d: Duration) -> u64 {

@@ -186,7 +186,7 @@ async fn accept(
         prompt_tokens: Tokens(head.prompt_tokens_estimate),
         max_tokens: head.max_tokens.map(Tokens),
         body_bytes: ByteCount(held.bytes.len() as u64),
-        patience: fleet.model(model).timeouts.first_token,
+        patience: fleet.model(model).queue.max_wait,
         affinity: affinity(fleet.model(model), &parts.headers, &head, &held.bytes),
         ..Facts::anonymous(model, at)
     };

@@ -100,6 +100,19 @@ fn assemble(
     }
 }
 
+/// A limit is divided among the gateway's replicas, and each may have at least one request in flight.
+pub(super) fn check_caps(context: &Context<'_>, backends: &[Backend], gateways: u32) {
+    for backend in backends {
+        if let Some(limit) = backend.max_in_flight.filter(|limit| *limit < gateways) {
+            context.root.key("backends").key(&backend.name).key("max_in_flight").warning(
+                Code::LimitBelowReplicas,
+                format!("{limit} requests are divided among {gateways} gateway replicas, each of which may send one"),
+                format!("raise it to {gateways} at least, or lower `gateway.replicas`"),
+            );
+        }
+    }
+}
+
 /// The cloud and the pool. `None` when they are not known, which has been reported.
 fn place(context: &Context<'_>, raw: &raw::Backend, at: &At<'_>, pools: &[Pool]) -> Option<(CloudId, Option<PoolId>)> {
     let (cloud_at, pool_at) = (at.key("cloud"), at.key("pool"));

@@ -72,6 +72,7 @@ pub(crate) fn resolve(raw: &raw::Fleet, root: &At<'_>, base: &Path, digest: Stri
     gateway.egress_usd_per_gb = cost::gateway_egress(gateway.cloud.as_deref(), &clouds);
     let pools = clouds::pools(&context);
     let backends = backends::resolve(&context, &pools);
+    backends::check_caps(&context, &backends, gateway.replicas.count());
     let models = models::resolve(&context, &backends);
     let routes = routes::resolve(&context);
     let keys = keys::resolve(&context, &models, &routes);

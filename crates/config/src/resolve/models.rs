@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use outrigger_core::fleet::{Backend, BackendId, EnterWhen, Model, Share, Slo, Tier, TimeoutOverrides, Timeouts};
+use outrigger_core::fleet::{
+    Backend, BackendId, EnterWhen, Model, QueueLimits, Share, Slo, Tier, TimeoutOverrides, Timeouts,
+};
 
 use super::{
     super::{
@@ -43,6 +45,7 @@ fn model(context: &Context<'_>, name: &str, raw: &raw::Model, at: &At<'_>, backe
     let tiers: Vec<Tier> = raw_tiers.iter().enumerate().map(|(i, (raw, at))| tier(context, i, raw, at)).collect();
     let places: Vec<At<'_>> = raw_tiers.into_iter().map(|(_, at)| at).collect();
     check_substitutes(&tiers, &places, backends);
+    let timeouts = timeouts(raw.timeouts.as_ref(), &at.key("timeouts"));
     Model {
         name: name.to_owned(),
         aliases: items(raw.aliases.as_ref(), &at.key("aliases")).into_iter().map(|(alias, _)| alias.clone()).collect(),
@@ -55,7 +58,8 @@ fn model(context: &Context<'_>, name: &str, raw: &raw::Model, at: &At<'_>, backe
             ),
         },
         tiers,
-        timeouts: timeouts(raw.timeouts.as_ref(), &at.key("timeouts")),
+        queue: queue(raw.queue.as_ref(), &at.key("queue"), &timeouts),
+        timeouts,
         affinity: raw.affinity.map(Into::into).unwrap_or_default(),
         weigh_by: raw.weigh_by.map(Into::into).unwrap_or_default(),
     }
@@ -115,6 +119,20 @@ fn timeouts(raw: Option<&raw::Timeouts>, at: &At<'_>) -> Timeouts {
     let timeouts = Timeouts::default().overridden_by(&written);
     check_order(&written, timeouts.total, at);
     timeouts
+}
+
+fn queue(raw: Option<&raw::Queue>, at: &At<'_>, timeouts: &Timeouts) -> QueueLimits {
+    let max_wait_at = at.key("max_wait");
+    let max_wait = raw.and_then(|raw| raw.max_wait.as_ref()).and_then(|wait| values::duration(wait, &max_wait_at));
+    if let Some(max_wait) = max_wait.filter(|wait| *wait > timeouts.total) {
+        max_wait_at.error(
+            Code::TimeoutsOrder,
+            format!("a request may wait {max_wait:?}, and take {:?} as a whole", timeouts.total),
+            "make `max_wait` shorter than `timeouts.total`, or `total` longer",
+        );
+    }
+    let max_waiting = raw.and_then(|raw| raw.max_waiting).unwrap_or(QueueLimits::default().max_waiting);
+    QueueLimits { max_waiting, max_wait: max_wait.unwrap_or(timeouts.first_token) }
 }
 
 /// No phase may take longer than the whole.

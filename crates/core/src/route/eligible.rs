@@ -85,7 +85,7 @@ impl State {
             return Standing::Out(verdict);
         }
         let replicas = fleet.gateway.replicas.count();
-        let limit = self.own_limit(fleet, facts, id);
+        let limit = self.own_limit(fleet, facts, id, now);
         if state.in_flight >= limit {
             return Standing::Out(Verdict::Saturated { in_flight: state.in_flight, limit });
         }
@@ -110,7 +110,7 @@ impl State {
 }
 
 /// What the key's rules forbid, whatever the backend's state.
-fn refused_by_rule(fleet: &Fleet, facts: &Facts, tier: &Tier, share: Share) -> Option<Verdict> {
+pub(super) fn refused_by_rule(fleet: &Fleet, facts: &Facts, tier: &Tier, share: Share) -> Option<Verdict> {
     if tier.substitute && !facts.substitute_allowed {
         return Some(Verdict::SubstituteDenied);
     }

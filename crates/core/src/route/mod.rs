@@ -8,6 +8,7 @@ mod eligible;
 mod mode;
 mod retry;
 pub mod split;
+mod wait;
 mod why;
 
 use std::time::Duration;
@@ -20,12 +21,9 @@ use crate::{
     Rng, cost,
     facts::{Facts, History},
     fleet::{BackendId, Fleet, Tier, WeighBy},
-    state::{AttemptId, State, TokenShare, health::PROBE_TIMEOUT},
+    state::{AttemptId, State, TokenShare},
     units::{NanoUsd, Nanos},
 };
-
-/// Requests of one model that may wait for headroom at once.
-pub const MAX_WAITING: u32 = 1_024;
 
 /// What to do with a request now.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,7 +81,8 @@ impl State {
     /// Decides for a request with `facts` whose attempts so far are in `history`, at `now`.
     ///
     /// An [`Decision::Attempt`] is booked and must be ended by [`Event::Ended`](crate::state::Event). After a
-    /// [`Decision::Queue`], set `history.waiting` and decide again, or report that the request left.
+    /// [`Decision::Queue`], note it by [`History::waits`] and decide again when the request's turn has come, or report
+    /// that it left.
     pub fn decide<R: Recorder>(
         &mut self,
         facts: &Facts,
@@ -92,14 +91,30 @@ impl State {
         rng: &mut Rng,
         recorder: &mut R,
     ) -> Decision {
-        let fleet = self.fleet.clone();
         if history.waiting {
-            let waiting = &mut self.observed.models[facts.model.index()].waiting;
-            *waiting = waiting.saturating_sub(1);
+            self.observed.models[facts.model.index()].queue.leave(facts.priority);
         } else if history.attempts() == 0 {
             self.observed.models[facts.model.index()].retries.deposit(now);
         }
-        if let Some(reject) = self.must_stop(facts, history, now) {
+        let decision = self.decide_anew(facts, history, now, rng, recorder);
+        let queue = &mut self.observed.models[facts.model.index()].queue;
+        if matches!(decision, Decision::Queue { .. }) {
+            queue.enter(facts.priority, now);
+        }
+        queue.settle();
+        decision
+    }
+
+    fn decide_anew<R: Recorder>(
+        &mut self,
+        facts: &Facts,
+        history: &History,
+        now: Nanos,
+        rng: &mut Rng,
+        recorder: &mut R,
+    ) -> Decision {
+        let fleet = self.fleet.clone();
+        if let Some(reject) = self.must_stop(&fleet, facts, history, now) {
             return Decision::Reject(reject);
         }
         let mut obstacles = Obstacles::default();
@@ -109,7 +124,7 @@ impl State {
                 return attempt;
             }
         }
-        self.wait_or_reject(facts, history, now, &obstacles)
+        self.wait_or_reject(&fleet, facts, history, now, &obstacles)
     }
 
     /// One pass over the tiers.
@@ -183,7 +198,7 @@ impl State {
         }
         match self.pay_for_retry(facts, history, tier, found, now) {
             Payment::Settled => {}
-            Payment::AwaitProof => return Some(self.await_proof(facts, now)),
+            Payment::AwaitProof => return Some(self.await_proof(fleet, facts, history, now)),
             Payment::Refused => {
                 return Some(Decision::Reject(Reject { why: RejectReason::RetryBudget, retry_after: None }));
             }
@@ -197,7 +212,9 @@ impl State {
         let reason = match () {
             () if look == Look::Panic => Reason::Panic,
             () if matches!(found, Found::Trial(_)) => Reason::Trial,
-            () if way == Way::Spill || (tier.enter_when.is_some() && self.is_full(fleet, facts, t)) => Reason::Spill,
+            () if way == Way::Spill || (tier.enter_when.is_some() && self.is_full(fleet, facts, t, now)) => {
+                Reason::Spill
+            }
             () if t > 0 => Reason::Fallback,
             () if history.attempts() > 0 => Reason::Failover,
             () => chosen_by,
@@ -214,21 +231,27 @@ impl State {
     }
 
     /// Whether a tier before this one is full, rather than out of use.
-    fn is_full(&self, fleet: &Fleet, facts: &Facts, t: usize) -> bool {
+    fn is_full(&self, fleet: &Fleet, facts: &Facts, t: usize, now: Nanos) -> bool {
         let before = fleet.model(facts.model).tiers[..t].iter().flat_map(|tier| &tier.split);
         before.into_iter().any(|share| {
             let state = self.backend(share.backend);
-            !state.live.is_down() && !state.drained && state.in_flight >= self.own_limit(fleet, facts, share.backend)
+            let limit = self.own_limit(fleet, facts, share.backend, now);
+            !state.live.is_down() && !state.drained && state.in_flight >= limit
         })
     }
 
-    /// Requests that this replica may have in flight on a backend: its part of the configured or learned limit. What
-    /// is learned does not bind a model that spills: there a queue that grows sends requests elsewhere.
-    fn own_limit(&self, fleet: &Fleet, facts: &Facts, id: BackendId) -> u32 {
+    /// Requests that may be in flight on a backend when this one is sent there: this replica's part of the configured
+    /// or learned limit, less what is kept for higher priorities. What is learned does not bind a model that spills:
+    /// there a queue that grows sends requests elsewhere.
+    fn own_limit(&self, fleet: &Fleet, facts: &Facts, id: BackendId, now: Nanos) -> u32 {
         let spills = fleet.model(facts.model).tiers.iter().any(|tier| tier.enter_when.is_some());
-        let learned = self.backend(id).load.learned_limit().filter(|_| !spills).map(|all| all.ceil() as u32);
+        let state = self.backend(id);
+        let learned = state.load.learned_limit().filter(|_| !spills).map(|all| all.ceil() as u32);
         let limit = [fleet.backend(id).max_in_flight, learned].into_iter().flatten().min();
-        limit.map_or(u32::MAX, |all| (all / fleet.gateway.replicas.count()).max(1))
+        limit.map_or(u32::MAX, |all| {
+            let kept = state.headroom.kept_from(facts.priority, now);
+            (all / fleet.gateway.replicas.count()).saturating_sub(kept).max(1)
+        })
     }
 
     /// What a request would wait in a tier at least.
@@ -240,64 +263,6 @@ impl State {
                 self.scratch.iter().map(wait).min().unwrap_or_default()
             }
         }
-    }
-
-    /// Whether to wait for a tier that is full, rather than enter a later one that may be entered only when the wait
-    /// would be long.
-    fn worth_waiting(
-        &mut self,
-        fleet: &Fleet,
-        facts: &Facts,
-        history: &History,
-        t: usize,
-        now: Nanos,
-    ) -> Option<Decision> {
-        let tiers = &fleet.model(facts.model).tiers;
-        let most = tiers[t + 1..].iter().find_map(|tier| tier.enter_when)?.wait_above;
-        let until = facts.arrived + most;
-        let waiting = self.observed.models[facts.model.index()].waiting;
-        // One who waits already has been promised its turn, until its time is over.
-        let is_soon = history.waiting || self.wait_in_line(fleet, &tiers[t], waiting).is_some_and(|wait| wait <= most);
-        if now >= until || !is_soon || waiting >= MAX_WAITING {
-            return None;
-        }
-        self.observed.models[facts.model.index()].waiting += 1;
-        Some(Decision::Queue { until })
-    }
-
-    /// What the last of `waiting` and one more requests would wait here for a place in a tier that is full.
-    fn wait_in_line(&self, fleet: &Fleet, tier: &Tier, waiting: u32) -> Option<Duration> {
-        let replicas = f64::from(fleet.gateway.replicas.count());
-        let rate: f64 = (tier.split.iter())
-            .filter_map(|share| {
-                let slots = self.slots_of(fleet, share.backend)? / replicas;
-                let hold = self.backend(share.backend).load.hold()?;
-                Some(slots / hold.as_secs_f64().max(1e-6))
-            })
-            .sum();
-        (rate > 0.0).then(|| Duration::from_secs_f64((f64::from(waiting + 1) / rate).min(1e6)))
-    }
-
-    /// Waits for the probes that say whether the backends that are left are alive. They bound the wait, so that a
-    /// request which has stranded for longer than its patience still gets its failover.
-    fn await_proof(&mut self, facts: &Facts, now: Nanos) -> Decision {
-        let model = &mut self.observed.models[facts.model.index()];
-        if model.waiting >= MAX_WAITING {
-            return Decision::Reject(Reject { why: RejectReason::RetryBudget, retry_after: None });
-        }
-        model.waiting += 1;
-        Decision::Queue { until: (facts.arrived + facts.patience).max(now + PROBE_TIMEOUT) }
-    }
-
-    fn wait_or_reject(&mut self, facts: &Facts, history: &History, now: Nanos, obstacles: &Obstacles) -> Decision {
-        let until = facts.arrived + facts.patience;
-        let model = &mut self.observed.models[facts.model.index()];
-        let worth_waiting = obstacles.saturated && now < until && model.waiting < MAX_WAITING;
-        if worth_waiting {
-            model.waiting += 1;
-            return Decision::Queue { until };
-        }
-        Decision::Reject(Reject { why: obstacles.why(history), retry_after: obstacles.retry_after(now) })
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Reject, RejectReason, eligible::Found};
 use crate::{
     facts::{Facts, History, MAX_ATTEMPTS},
-    fleet::Tier,
+    fleet::{Fleet, Tier},
     record::Fault,
     state::{POISON_WINDOW, State},
     units::Nanos,
@@ -20,7 +20,10 @@ pub(super) enum Payment {
 
 impl State {
     /// A reason to stop, whatever the backends.
-    pub(super) fn must_stop(&mut self, _facts: &Facts, history: &History, now: Nanos) -> Option<Reject> {
+    pub(super) fn must_stop(&mut self, fleet: &Fleet, facts: &Facts, history: &History, now: Nanos) -> Option<Reject> {
+        if history.displaced {
+            return Some(self.displaced(fleet, facts, history, now));
+        }
         if history.attempts() >= MAX_ATTEMPTS {
             return Some(Reject { why: RejectReason::AllTried, retry_after: None });
         }

@@ -5,9 +5,11 @@
 //! Observed state is kept by backend identity, so that a reload of the fleet file forgets nothing that is still true.
 
 pub mod cooldown;
+pub mod headroom;
 pub mod health;
 pub mod latency;
 pub mod load;
+pub mod queue;
 pub mod retry_budget;
 pub mod scaling;
 pub mod spend;
@@ -21,9 +23,11 @@ use serde::{Deserialize, Serialize};
 pub use self::view::View;
 use self::{
     cooldown::{Cooldown, Gate},
+    headroom::Headroom,
     health::{Effect, Liveness},
     latency::Latency,
     load::{FirstToken, Load, Scrape},
+    queue::Queue,
     retry_budget::RetryBudget,
     scaling::Scaling,
     spend::Spend,
@@ -31,7 +35,7 @@ use self::{
 use crate::{
     Rng, cost,
     facts::{Facts, Moved},
-    fleet::{BackendId, CloudId, Fleet, KeyId, Model, ModelId, Share, Tier},
+    fleet::{BackendId, CloudId, Fleet, KeyId, Model, ModelId, Priority, Share, Tier},
     record::{End, Fault, Usage},
     route::split::{self, Contender},
     units::{NanoUsd, Nanos, Tokens},
@@ -60,7 +64,7 @@ pub enum Event {
     /// What the engine's own metrics said: requests running and waiting there, from whoever sent them.
     Scraped { backend: BackendId, running: u32, waiting: u32 },
     /// A request gave up waiting for headroom.
-    LeftQueue { model: ModelId },
+    LeftQueue { model: ModelId, priority: Priority },
 }
 
 /// The observed state of a fleet.
@@ -100,6 +104,9 @@ pub struct BackendState {
     pub answer: Latency,
     pub drained: bool,
     pub load: Load,
+    /// What higher priorities take of it. Absent from what was written down before there was any.
+    #[serde(default)]
+    pub headroom: Headroom,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -108,8 +115,9 @@ pub struct ModelState {
     pub retries: RetryBudget,
     /// Tokens of an answer, on average; 0 until there was one.
     mean_output: f64,
-    /// Requests waiting for headroom.
-    pub waiting: u32,
+    /// Requests waiting for headroom. Absent from what was written down before there was more than a number.
+    #[serde(default)]
+    pub queue: Queue,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -132,6 +140,8 @@ pub(crate) struct TokenShare {
 pub(crate) struct InFlight {
     backend: BackendId,
     stream: bool,
+    #[serde(default)]
+    priority: Priority,
     trial: bool,
     committed: bool,
     reserved: NanoUsd,
@@ -208,7 +218,7 @@ impl State {
                 let specs = (&from.models[i].tiers, &to.model(new).tiers);
                 let new = &mut next.observed.models[new.index()];
                 new.retries = old.retries;
-                new.waiting = old.waiting;
+                new.queue = old.queue;
                 for (((tier, old), was), is) in new.tiers.iter_mut().zip(old.tiers).zip(specs.0).zip(specs.1) {
                     // An untouched split goes on where it was; overlays of weights are laid over it anew.
                     let same = |(a, b): (&Share, &Share)| moved.backend(a.backend) == Some(b.backend);
@@ -247,6 +257,10 @@ impl State {
 
     pub fn observed(&self) -> &Observed {
         &self.observed
+    }
+
+    pub fn queue(&self, model: ModelId) -> &Queue {
+        &self.observed.models[model.index()].queue
     }
 
     pub fn backend(&self, id: BackendId) -> &BackendState {
@@ -309,9 +323,10 @@ impl State {
                 let scrape = Scrape { at: now, running, waiting, in_flight: state.in_flight };
                 state.load.scraped(scrape, self.fleet.gateway.replicas.count());
             }
-            Event::LeftQueue { model } => {
-                let waiting = &mut self.observed.models[model.index()].waiting;
-                *waiting = waiting.saturating_sub(1);
+            Event::LeftQueue { model, priority } => {
+                let queue = &mut self.observed.models[model.index()].queue;
+                queue.leave(priority);
+                queue.settle();
             }
         }
         None
@@ -339,6 +354,7 @@ impl State {
             state.others_busy_since = now;
         }
         state.in_flight += 1;
+        state.headroom.started(facts.priority, now);
         let trial = state.cooldown.gate(now) == Gate::Trial;
         if trial {
             state.cooldown.trial_started();
@@ -352,6 +368,7 @@ impl State {
         self.observed.attempts.insert(InFlight {
             backend,
             stream,
+            priority: facts.priority,
             trial,
             committed: false,
             reserved,
@@ -391,6 +408,7 @@ impl State {
 
         let state = &mut self.observed.backends[attempt.backend.index()];
         state.in_flight -= 1;
+        state.headroom.ended(attempt.priority, now);
         state.streams -= u32::from(attempt.stream);
         if attempt.stream && attempt.ttft.is_none() {
             state.load.left();

@@ -116,10 +116,14 @@ fn a_request_that_leaves_the_queue_is_no_longer_counted() {
     let mut decide = |state: &mut State| state.decide(&facts, &History::default(), Nanos::ZERO, &mut rng, &mut ());
     assert!(matches!(decide(&mut state), Decision::Attempt(_)));
     assert!(matches!(decide(&mut state), Decision::Queue { .. }));
-    assert_eq!(state.observed().models[0].waiting, 1);
+    assert_eq!(state.observed().models[0].queue.waiting(), 1);
     for _ in 0..2 {
-        state.observe(Event::LeftQueue { model: facts.model }, Nanos::ZERO, &mut Rng::seed_from_u64(1));
-        assert_eq!(state.observed().models[0].waiting, 0);
+        state.observe(
+            Event::LeftQueue { model: facts.model, priority: facts.priority },
+            Nanos::ZERO,
+            &mut Rng::seed_from_u64(1),
+        );
+        assert_eq!(state.observed().models[0].queue.waiting(), 0);
     }
 }
 

@@ -6,8 +6,8 @@ use outrigger_core::{
     facts::Facts,
     fleet::{
         Affinity, ApiSet, Backend, BackendId, Cloud, CloudId, Engine, Fleet, Gateway, Key, Limits, MetricsMode, Mode,
-        Model, ModelId, Priority, Reach, Replicas, Reveal, Share, Slo, SpendLimit, Tier, TimeoutOverrides, Timeouts,
-        TokenPrice, WeighBy,
+        Model, ModelId, Priority, QueueLimits, Reach, Replicas, Reveal, Share, Slo, SpendLimit, Tier, TimeoutOverrides,
+        Timeouts, TokenPrice, WeighBy,
     },
     units::{NanoUsd, Nanos, Tokens},
 };
@@ -60,6 +60,7 @@ pub(crate) fn fleet(tiers: &[&[u32]]) -> Fleet {
             slo: Slo::default(),
             tiers,
             timeouts: Timeouts::default(),
+            queue: QueueLimits::default(),
             affinity: Affinity::None,
             weigh_by: WeighBy::Requests,
         }],

@@ -8,11 +8,12 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use outrigger_core::{
     Rng,
     facts::{Facts, History, Moved},
-    fleet::{BackendId, Fleet},
+    fleet::{BackendId, Fleet, ModelId},
     record::{End, Fault, TokensSource, Usage},
     route::{Attempt, Candidate, Decision, Reason, RejectReason},
     state::{Event, State, health::Effect},
     units::{NanoUsd, Nanos, Tokens},
+    waiting::{Place, WaitingList, Walk},
 };
 use rand_core::{Rng as _, SeedableRng as _};
 
@@ -71,6 +72,8 @@ pub(crate) struct Call {
     pub(crate) rejected: Option<RejectReason>,
     pub(crate) over: bool,
     attempt: Option<Running>,
+    /// In its replica's line.
+    place: Option<Place>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,7 +90,7 @@ pub(crate) struct Replica {
     pub(crate) state: State,
     pub(crate) rng: Rng,
     in_flight: Vec<u32>,
-    waiting: Vec<usize>,
+    waiting: WaitingList<usize>,
     last_byte: Vec<Nanos>,
 }
 
@@ -95,11 +98,24 @@ pub(crate) struct Replica {
 enum What {
     Arrive(usize),
     Again(usize),
-    Commit { call: usize, line: usize },
-    End { call: usize, line: usize, end: End },
+    /// A request that still waits has waited as long as it may.
+    Waited(usize),
+    Commit {
+        call: usize,
+        line: usize,
+    },
+    End {
+        call: usize,
+        line: usize,
+        end: End,
+    },
     Headroom(usize),
     Tick,
-    Probed { replica: usize, backend: String, result: Result<(), Fault> },
+    Probed {
+        replica: usize,
+        backend: String,
+        result: Result<(), Fault>,
+    },
     Engine(String, Engine),
     Reload(Arc<Fleet>),
 }
@@ -131,7 +147,13 @@ impl Sim {
             let mut rng = Rng::seed_from_u64(seed.wrapping_mul(1_000).wrapping_add(u64::from(i)));
             let state = State::new(fleet.clone(), Nanos::ZERO, &mut rng);
             let n = fleet.backends.len();
-            Replica { state, rng, in_flight: vec![0; n], waiting: Vec::new(), last_byte: vec![Nanos::ZERO; n] }
+            Replica {
+                state,
+                rng,
+                in_flight: vec![0; n],
+                waiting: WaitingList::default(),
+                last_byte: vec![Nanos::ZERO; n],
+            }
         };
         let mut sim = Self {
             replicas: (0..fleet.gateway.replicas.count()).map(replica).collect(),
@@ -177,6 +199,7 @@ impl Sim {
             rejected: None,
             over: false,
             attempt: None,
+            place: None,
         });
         self.at(facts.arrived, What::Arrive(call));
         call
@@ -212,7 +235,7 @@ impl Sim {
         for replica in &self.replicas {
             let observed = replica.state.observed();
             assert!(observed.backends.iter().all(|b| b.in_flight == 0 && b.streams == 0), "in flight while idle");
-            assert!(observed.models.iter().all(|m| m.waiting == 0), "waiting while idle");
+            assert!(observed.models.iter().all(|m| m.queue.waiting() == 0), "waiting while idle");
             assert!(observed.clouds.iter().all(|c| c.reserved() == NanoUsd::ZERO), "reserved while idle");
         }
     }
@@ -240,17 +263,31 @@ impl Sim {
                 }
             }
             What::Again(call) => self.decide(call),
-            What::Commit { call, line } => self.commit(call, line),
-            What::End { call, line, end } => self.end(call, line, end),
-            What::Headroom(replica) => {
-                for call in std::mem::take(&mut self.replicas[replica].waiting) {
+            What::Waited(call) => {
+                let history = &self.calls[call].history;
+                if history.waiting && history.until <= self.now {
                     self.decide(call);
                 }
             }
+            What::Commit { call, line } => self.commit(call, line),
+            What::End { call, line, end } => self.end(call, line, end),
+            What::Headroom(replica) => self.call_waiting(replica),
             What::Tick => self.tick(),
             What::Probed { replica, backend, result } => self.probed(replica, &backend, result),
             What::Engine(backend, engine) => self.turn(&backend, engine),
             What::Reload(fleet) => self.replace(fleet),
+        }
+    }
+
+    /// Asks those who wait, in their order.
+    fn call_waiting(&mut self, replica: usize) {
+        let mut walk = Walk::default();
+        while let Some(place) = self.replicas[replica].waiting.next(&walk) {
+            let call = *self.replicas[replica].waiting.get_mut(place).expect("it waits");
+            self.decide(call);
+            if self.calls[call].history.waiting {
+                self.replicas[replica].waiting.refused(&mut walk, place);
+            }
         }
     }
 
@@ -275,17 +312,33 @@ impl Sim {
         }
         replica.state.note_decision(&call.facts, &call.history, &decision, self.now);
         call.history.waiting = false;
+        let place = call.place.take();
+        if let (Some(place), Decision::Attempt(_) | Decision::Reject(_)) = (place, decision) {
+            replica.waiting.leave(place);
+        }
         match decision {
             Decision::Attempt(attempt) => self.start(c, attempt, free),
-            Decision::Queue { .. } => {
-                call.history.waiting = true;
-                replica.waiting.push(c);
+            Decision::Queue { until } => {
+                call.history.waits(until);
+                call.place = place.or_else(|| Some(replica.waiting.enter(&call.facts, &call.history, c)));
                 self.waiting_peak = self.waiting_peak.max(replica.waiting.len());
+                let (model, replica) = (call.facts.model, call.replica);
+                self.at(until.max(self.now), What::Waited(c));
+                self.make_room(replica, model);
             }
             Decision::Reject(reject) => {
                 call.rejected = Some(reject.why);
                 self.close(c);
             }
+        }
+    }
+
+    fn make_room(&mut self, replica: usize, model: ModelId) {
+        let replica = &mut self.replicas[replica];
+        if replica.state.is_overfull(model) {
+            let call = replica.waiting.displace(model).expect("the line is not empty");
+            self.calls[call].history.displaced = true;
+            self.decide(call);
         }
     }
 
@@ -499,6 +552,11 @@ impl Sim {
                 }
             }
         }
+        let calls = &self.calls;
+        for replica in &mut self.replicas {
+            let left = replica.waiting.follow(|call| Some((calls[*call].facts, calls[*call].history)));
+            assert!(left.is_empty(), "the model stays");
+        }
     }
 
     fn note_spend(&mut self) {
@@ -521,7 +579,7 @@ impl Sim {
                 assert!(observed.backends[i].streams <= *n);
             }
             assert!(observed.clouds.iter().all(|c| c.reserved() >= NanoUsd::ZERO), "negative reservation");
-            let waiting: u32 = observed.models.iter().map(|m| m.waiting).sum();
+            let waiting: u32 = observed.models.iter().map(|m| m.queue.waiting()).sum();
             // Those that a Headroom event has taken out decide again before anything else is checked.
             assert_eq!(waiting as usize, replica.waiting.len(), "waiting");
         }

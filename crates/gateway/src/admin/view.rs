@@ -151,7 +151,7 @@ fn models(state: &State) -> Vec<Value> {
                     json!({ "tier": t + 1, "substitute": tier.substitute, "split": split })
                 })
                 .collect();
-            json!({ "model": model.name, "aliases": model.aliases, "waiting": seen.waiting, "tiers": tiers })
+            json!({ "model": model.name, "aliases": model.aliases, "waiting": seen.queue.waiting(), "tiers": tiers })
         })
         .collect()
 }

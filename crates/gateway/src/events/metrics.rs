@@ -422,7 +422,7 @@ impl Metrics {
         }
         for (m, model) in fleet.models.iter().enumerate() {
             let seen = &state.observed().models[m];
-            self.waiting.get_or_create(&ModelLabels { model: model.name.clone() }).set(i64::from(seen.waiting));
+            self.waiting.get_or_create(&ModelLabels { model: model.name.clone() }).set(i64::from(seen.queue.waiting()));
             for (t, tier) in model.tiers.iter().enumerate() {
                 let total: u32 = seen.tiers[t].weights.iter().sum();
                 for (share, weight) in tier.split.iter().zip(&seen.tiers[t].weights) {

@@ -22,6 +22,7 @@ use outrigger_core::{
     route::Attempt,
     state::State,
     units::{NanoUsd, Nanos},
+    waiting::Place,
 };
 use rand_core::SeedableRng as _;
 
@@ -144,6 +145,8 @@ struct Call {
     /// Counts attempts and rechecks: events with an older number are void.
     number: u32,
     running: Option<Running>,
+    /// In its gateway's line.
+    place: Option<Place>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use outrigger_core::fleet::{
-    Affinity, Backend, Cloud, Engine, Fleet, Key, Mode, Model, Priority, Reveal, Share, Slo, Tier, Timeouts, WeighBy,
+    Affinity, Backend, Cloud, Engine, Fleet, Key, Mode, Model, Priority, QueueLimits, Reveal, Share, Slo, Tier,
+    Timeouts, WeighBy,
 };
 use outrigger_gateway::events::{FleetLine, ModelNames};
 
@@ -79,6 +80,7 @@ fn model(names: &ModelNames) -> Model {
         slo: Slo::default(),
         tiers: names.tiers.iter().map(tier).collect(),
         timeouts: Timeouts::default(),
+        queue: QueueLimits::default(),
         affinity: Affinity::default(),
         weigh_by: WeighBy::default(),
     }

@@ -1,8 +1,6 @@
 //! Where the gateways stand, and which of them a request comes to.
 
-use std::collections::VecDeque;
-
-use outrigger_core::{Rng, fleet::Fleet, state::State, units::Nanos};
+use outrigger_core::{Rng, fleet::Fleet, state::State, units::Nanos, waiting::WaitingList};
 use rand_core::{Rng as _, SeedableRng as _};
 
 use super::{Setup, Sim};
@@ -12,7 +10,7 @@ use crate::trace::Arrival;
 pub(super) struct Gateway {
     pub(super) state: State,
     pub(super) rng: Rng,
-    pub(super) waiting: VecDeque<u32>,
+    pub(super) waiting: WaitingList<u32>,
     /// `None` where the setup names no places.
     pub(super) place: Option<usize>,
 }
@@ -32,7 +30,7 @@ pub(super) fn gateways(setup: &Setup) -> Vec<Gateway> {
         let fleet = place.map_or(&setup.fleet, |place| &setup.places[place].fleet);
         let mut rng = Rng::seed_from_u64(setup.seed.wrapping_mul(1_000_003).wrapping_add(i as u64));
         let state = State::new(fleet.clone(), Nanos::ZERO, &mut rng);
-        Gateway { state, rng, waiting: VecDeque::new(), place }
+        Gateway { state, rng, waiting: WaitingList::default(), place }
     };
     (0..each * setup.places.len().max(1)).map(gateway).collect()
 }

@@ -10,6 +10,7 @@ use outrigger_core::{
     route::{Attempt, Decision, Reason},
     state::Event,
     units::{Bytes, Nanos, Tokens},
+    waiting::Walk,
 };
 use rand_core::Rng as _;
 
@@ -38,7 +39,7 @@ impl Sim<'_> {
             prompt_tokens: arrival.prompt_tokens,
             body_bytes: Bytes(arrival.prompt_tokens.0 * BYTES_PER_TOKEN),
             affinity: arrival.session,
-            patience: fleet.model(model).timeouts.first_token,
+            patience: fleet.model(model).queue.max_wait,
             ..Facts::anonymous(model, self.now)
         };
         let call = Call {
@@ -48,6 +49,7 @@ impl Sim<'_> {
             gateway,
             number: 0,
             running: None,
+            place: None,
         };
         let id = if let Some(id) = self.free.pop() {
             self.calls[id as usize] = Some(call);
@@ -67,15 +69,20 @@ impl Sim<'_> {
             gateway.state.note_decision(&call.facts, &call.history, &decision, self.now);
         }
         call.history.waiting = false;
+        let place = call.place.take();
+        if let (Some(place), Decision::Attempt(_) | Decision::Reject(_)) = (place, decision) {
+            gateway.waiting.leave(place);
+        }
         match decision {
             Decision::Attempt(attempt) => self.start(id, attempt),
             Decision::Queue { until } => {
-                call.history.waiting = true;
+                call.history.waits(until);
+                call.place = place.or_else(|| Some(gateway.waiting.enter(&call.facts, &call.history, id)));
                 call.number += 1;
-                let number = call.number;
-                gateway.waiting.push_back(id);
+                let (number, g, model) = (call.number, call.gateway, call.facts.model);
                 let at = until.max(self.now + Duration::from_millis(1));
                 self.at(at, Due::Recheck { call: id, number });
+                self.make_room(g, model);
             }
             Decision::Reject(reject) => {
                 let why = match call.history.last_fault {
@@ -321,33 +328,32 @@ impl Sim<'_> {
 
     /// Something ended at this gateway: those who wait there decide again, in their order, while there is room.
     pub(super) fn headroom(&mut self, g: u32) {
-        let n = self.gateways[g as usize].waiting.len();
-        for _ in 0..n {
-            let Some(id) = self.gateways[g as usize].waiting.pop_front() else { return };
-            let was = self.calls[id as usize].as_ref().is_some_and(|c| c.history.waiting);
-            if !was {
-                continue;
-            }
+        let mut walk = Walk::default();
+        while let Some(place) = self.gateways[g as usize].waiting.next(&walk) {
+            let Some(id) = self.gateways[g as usize].waiting.get_mut(place).copied() else { return };
             self.decide(id);
-            let still = self.calls[id as usize].as_ref().is_some_and(|c| c.history.waiting);
-            if still {
-                // It went to the back of the line, where it does not belong.
-                if let Some(back) = self.gateways[g as usize].waiting.pop_back() {
-                    self.gateways[g as usize].waiting.push_front(back);
-                }
-                return;
-            }
+            self.gateways[g as usize].waiting.refused(&mut walk, place);
+        }
+    }
+
+    /// Where a line is longer than it may be, the last of the lowest priority is turned away.
+    fn make_room(&mut self, g: u32, model: ModelId) {
+        let gateway = &mut self.gateways[g as usize];
+        if !gateway.state.is_overfull(model) {
+            return;
+        }
+        let Some(id) = gateway.waiting.displace(model) else { return };
+        if let Some(call) = &mut self.calls[id as usize] {
+            call.history.displaced = true;
+            self.decide(id);
         }
     }
 
     pub(super) fn recheck(&mut self, id: u32, number: u32) {
         let Some(call) = self.calls[id as usize].as_ref() else { return };
-        if call.number != number || !call.history.waiting {
-            return;
+        if call.number == number && call.history.waiting {
+            self.decide(id);
         }
-        let g = call.gateway as usize;
-        self.gateways[g].waiting.retain(|w| *w != id);
-        self.decide(id);
     }
 }
 

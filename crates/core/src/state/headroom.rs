@@ -1,0 +1,100 @@
+//! What of a backend is kept free for requests that matter more.
+//!
+//! Priority in a line is worth little where every place behind it is taken by a long answer of somebody else: then even
+//! the first in line waits for an end. So a request of lower priority leaves as many places free as those above it
+//! usually take, and two standard deviations more. Where nobody of higher priority has come lately, nothing is kept, and
+//! all of the backend is everybody's.
+//!
+//! The number in flight of independent arrivals is Poisson, with its mean as its variance; so `m + 2·√m` is enough 49
+//! times in 50. It is the square root of staffing rules (Halfin and Whitt, *Heavy-Traffic Limits for Queues with Many
+//! Exponential Servers*, Operations Research 29.3, 1981).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{fleet::Priority, units::Nanos};
+
+/// How far back the usual number in flight looks.
+const MEMORY: Duration = Duration::from_secs(30);
+const DEVIATIONS: f64 = 2.0;
+
+/// Own requests in flight on one backend by priority, and how many there usually are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Headroom {
+    in_flight: [u32; Priority::ALL.len()],
+    mean: [f64; Priority::ALL.len()],
+    at: Nanos,
+}
+
+impl Headroom {
+    /// Places that a request of this priority leaves free.
+    pub fn kept_from(&self, priority: Priority, now: Nanos) -> u32 {
+        let above = priority.index() + 1..Priority::ALL.len();
+        let usual: f64 = above.clone().map(|p| self.mean_at(p, now)).sum();
+        let in_use: u32 = self.in_flight[above].iter().sum();
+        (usual + DEVIATIONS * usual.sqrt() - f64::from(in_use)).max(0.0) as u32
+    }
+
+    /// Own requests in flight of higher priority.
+    pub fn above(&self, priority: Priority) -> u32 {
+        self.in_flight[priority.index() + 1..].iter().sum()
+    }
+
+    pub(super) fn started(&mut self, priority: Priority, now: Nanos) {
+        self.advance(now);
+        self.in_flight[priority.index()] += 1;
+    }
+
+    pub(super) fn ended(&mut self, priority: Priority, now: Nanos) {
+        self.advance(now);
+        let in_flight = &mut self.in_flight[priority.index()];
+        *in_flight = in_flight.saturating_sub(1);
+    }
+
+    fn advance(&mut self, now: Nanos) {
+        for p in 0..self.mean.len() {
+            self.mean[p] = self.mean_at(p, now);
+        }
+        self.at = self.at.max(now);
+    }
+
+    /// The mean over time, of which what is long ago counts exponentially less.
+    fn mean_at(&self, p: usize, now: Nanos) -> f64 {
+        let kept = (-now.since(self.at).as_secs_f64() / MEMORY.as_secs_f64()).exp();
+        f64::from(self.in_flight[p]) * (1.0 - kept) + self.mean[p] * kept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn busy(high: u32, seconds: u64) -> Headroom {
+        let mut headroom = Headroom::default();
+        (0..high).for_each(|_| headroom.started(Priority::High, Nanos::ZERO));
+        headroom.advance(Nanos::from_secs(seconds));
+        headroom
+    }
+
+    #[test]
+    fn what_the_higher_ones_usually_take_and_two_deviations_are_kept() {
+        let mut headroom = busy(16, 600);
+        let now = Nanos::from_secs(600);
+        // 16 in use of 16 + 2·4.
+        assert_eq!(headroom.kept_from(Priority::Low, now), 7, "floor of just below 8");
+        (0..10).for_each(|_| headroom.ended(Priority::High, now));
+        assert_eq!(headroom.kept_from(Priority::Normal, now), 17);
+        assert_eq!(headroom.kept_from(Priority::High, now), 0);
+    }
+
+    #[test]
+    fn nothing_is_kept_for_those_who_do_not_come() {
+        assert_eq!(busy(0, 600).kept_from(Priority::Low, Nanos::from_secs(600)), 0);
+        let mut gone = busy(16, 600);
+        (0..16).for_each(|_| gone.ended(Priority::High, Nanos::from_secs(600)));
+        let kept: Vec<u32> =
+            [600, 630, 690, 780].iter().map(|s| gone.kept_from(Priority::Low, Nanos::from_secs(*s))).collect();
+        assert_eq!(kept, [23, 10, 2, 0]);
+    }
+}
