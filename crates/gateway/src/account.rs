@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use outrigger_core::{
     record::{AttemptRecord, End, Fault, Outcome, TokensSource, Usage},
+    route::RejectReason,
     units::Nanos,
 };
 
@@ -49,6 +50,13 @@ pub fn finish(live: &Live, call: &Call, ending: Ending) {
         }
         None => live.events.metrics().turned_away(&call.public_name, ending.status, ending.outcome),
     }
+    let priority = call.ticket.facts.priority;
+    if !call.queued.is_zero() {
+        live.events.metrics().queued(&call.public_name, priority, call.queued);
+    }
+    if let Some(why) = call.turned_away {
+        live.events.metrics().rejected(&call.public_name, priority, why);
+    }
     live.events.request(&line(call, ending, ttft, duration));
 }
 
@@ -78,9 +86,10 @@ fn line(call: &Call, ending: Ending, ttft: Option<Duration>, duration: Duration)
         cached_tokens: usage.cached.0,
         tokens_source: if last.is_some() { usage.source } else { TokensSource::Estimated },
         ttft_ms: ttft.map(ms),
+        queued_ms: ms(call.queued),
         duration_ms: ms(duration),
         tier: last.map(|made| made.record.tier),
-        reason: last.map(|made| made.record.reason.as_str()),
+        reason: last.map(|made| made.record.reason.as_str()).or(call.turned_away.map(RejectReason::as_str)),
         attempts: call.attempts.iter().map(attempt_line).collect(),
     }
 }

@@ -45,6 +45,10 @@ pub struct Call {
     /// What the answer calls the model, where that is another of its names.
     pub answers_as: Option<String>,
     pub reveal: Reveal,
+    /// How long it has waited in line.
+    pub queued: Duration,
+    /// Why it got no attempt.
+    pub turned_away: Option<RejectReason>,
     pub attempts: Vec<Made>,
 }
 
@@ -104,7 +108,10 @@ pub async fn dispatch<'a>(
         let attempt = match decided.decision {
             Decision::Attempt(attempt) => attempt,
             Decision::Queue { .. } => continue,
-            Decision::Reject(reject) => return ended(live, call, &reject, &decided, last),
+            Decision::Reject(reject) => {
+                call.turned_away = call.attempts.is_empty().then_some(reject.why);
+                return ended(live, call, &reject, &decided, last);
+            }
         };
         let Some(upstream) = decided.upstream.clone() else { continue };
         if !call.attempts.is_empty() {
@@ -126,7 +133,8 @@ async fn wait<'a>(
     stop: &mut watch::Receiver<bool>,
 ) -> Result<Decided, Dispatched<'a>> {
     let deadline = call.arrived + timeouts(&call.ticket.fleet, call).total;
-    tokio::select! {
+    let began = Instant::now();
+    let turn = tokio::select! {
         biased;
         decided = in_line.turn(&mut call.ticket) => Ok(decided),
         () = &mut *gone => Err(Dispatched::ClientGone),
@@ -134,7 +142,9 @@ async fn wait<'a>(
         () = sleep_until(deadline) => {
             Err(Dispatched::Failure(reply::upstream_failed(Fault::TotalTimeout, &call.public_name)))
         }
-    }
+    };
+    call.queued += began.elapsed();
+    turn
 }
 
 /// One attempt from booking to its end or its commit. `Err` when another may be made.

@@ -69,6 +69,7 @@ pub struct RequestLine<'a> {
     pub cached_tokens: u64,
     pub tokens_source: TokensSource,
     pub ttft_ms: Option<f64>,
+    pub queued_ms: f64,
     pub duration_ms: f64,
     pub tier: Option<u8>,
     pub reason: Option<&'a str>,

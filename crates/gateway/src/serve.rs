@@ -205,6 +205,8 @@ async fn accept(
         arrived,
         public_name,
         reveal,
+        queued: Duration::ZERO,
+        turned_away: None,
         attempts: Vec::new(),
     })))
 }
@@ -280,6 +282,7 @@ async fn run_call(
     mut stop: watch::Receiver<bool>,
 ) {
     if let Err(reject) = live.admit(&mut call.ticket) {
+        call.turned_away = Some(reject.why);
         let failure = reply::rejected(&reject, &call.public_name).in_dialect(call.head.endpoint.dialect());
         account::finish(&live, &call, Ending { status: failure.status.as_u16(), outcome: Outcome::Rejected });
         drop(respond.send(failure.to_response(&call.ticket.request_id, call.reveal)));

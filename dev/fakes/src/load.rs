@@ -34,6 +34,14 @@ pub enum Arrivals {
     Uniform,
 }
 
+/// What an answer has to keep to, so that it was of use to somebody.
+#[derive(Clone, Copy, Debug)]
+pub struct Objective {
+    pub ttft: Duration,
+    /// On average, after the first.
+    pub per_token: Duration,
+}
+
 #[derive(Clone, Debug)]
 pub struct LoadOptions {
     /// `http://HOST:PORT`, without a path.
@@ -56,6 +64,8 @@ pub struct LoadOptions {
     pub max_concurrent: usize,
     /// Of a whole request; what takes longer is `failed`.
     pub timeout: Duration,
+    /// What an answer has to keep to for `good`; without one every `ok` is good.
+    pub objective: Option<Objective>,
 }
 
 impl LoadOptions {
@@ -76,6 +86,18 @@ impl LoadOptions {
             headers: Vec::new(),
             max_concurrent: 4096,
             timeout: Duration::from_mins(2),
+            objective: None,
+        }
+    }
+}
+
+impl Objective {
+    /// Whether an answer of so many tokens kept to it. One that does not stream has its first token at its end.
+    fn is_met(&self, ttft: Option<Duration>, whole: Duration, tokens: u64) -> bool {
+        let rest = self.per_token * u32::try_from(tokens.saturating_sub(1)).unwrap_or(u32::MAX);
+        match ttft {
+            Some(ttft) => ttft <= self.ttft && whole - ttft <= rest,
+            None => whole <= self.ttft + rest,
         }
     }
 }

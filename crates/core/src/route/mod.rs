@@ -92,16 +92,15 @@ impl State {
         recorder: &mut R,
     ) -> Decision {
         if history.waiting {
-            self.observed.models[facts.model.index()].queue.leave(facts.priority);
+            self.observed.models[facts.model.index()].queue.leave(facts.priority, now);
         } else if history.attempts() == 0 {
             self.observed.models[facts.model.index()].retries.deposit(now);
         }
         let decision = self.decide_anew(facts, history, now, rng, recorder);
-        let queue = &mut self.observed.models[facts.model.index()].queue;
         if matches!(decision, Decision::Queue { .. }) {
-            queue.enter(facts.priority, now);
+            let objective = self.fleet.model(facts.model).slo.ttft_p95;
+            self.observed.models[facts.model.index()].queue.enter(facts.priority, objective, now);
         }
-        queue.settle();
         decision
     }
 

@@ -93,7 +93,8 @@ impl State {
 
     /// How long a request may wait that has just come.
     fn patience_in_line(&self, fleet: &Fleet, facts: &Facts, now: Nanos) -> Duration {
-        self.queue(facts.model).allowed(facts.patience, fleet.model(facts.model).slo.ttft_p95, now)
+        let objective = fleet.model(facts.model).slo.ttft_p95;
+        self.queue(facts.model).allowed(facts.priority, facts.patience, objective, now)
     }
 
     /// When a request like this one would be let in, if nobody else came: the line moves on by one each turn.

@@ -2,11 +2,11 @@
 //!
 //! Priority in a line is worth little where every place behind it is taken by a long answer of somebody else: then even
 //! the first in line waits for an end. So a request of lower priority leaves as many places free as those above it
-//! usually take, and two standard deviations more. Where nobody of higher priority has come lately, nothing is kept, and
+//! usually take, and two and a half standard deviations more. Where nobody of higher priority has come lately, nothing is kept, and
 //! all of the backend is everybody's.
 //!
-//! The number in flight of independent arrivals is Poisson, with its mean as its variance; so `m + 2·√m` is enough 49
-//! times in 50. It is the square root of staffing rules (Halfin and Whitt, *Heavy-Traffic Limits for Queues with Many
+//! The number in flight of independent arrivals is Poisson, with its mean as its variance; so `m + 2.5·√m` is enough 99
+//! times in 100. It is the square root of staffing rules (Halfin and Whitt, *Heavy-Traffic Limits for Queues with Many
 //! Exponential Servers*, Operations Research 29.3, 1981).
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::{fleet::Priority, units::Nanos};
 
 /// How far back the usual number in flight looks.
 const MEMORY: Duration = Duration::from_secs(30);
-const DEVIATIONS: f64 = 2.0;
+const DEVIATIONS: f64 = 2.5;
 
 /// Own requests in flight on one backend by priority, and how many there usually are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,13 +78,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_higher_ones_usually_take_and_two_deviations_are_kept() {
+    fn what_the_higher_ones_usually_take_and_a_margin_are_kept() {
         let mut headroom = busy(16, 600);
         let now = Nanos::from_secs(600);
-        // 16 in use of 16 + 2·4.
-        assert_eq!(headroom.kept_from(Priority::Low, now), 7, "floor of just below 8");
+        // 16 in use of 16 + 2.5·4.
+        assert_eq!(headroom.kept_from(Priority::Low, now), 9, "floor of just below 10");
         (0..10).for_each(|_| headroom.ended(Priority::High, now));
-        assert_eq!(headroom.kept_from(Priority::Normal, now), 17);
+        assert_eq!(headroom.kept_from(Priority::Normal, now), 19);
         assert_eq!(headroom.kept_from(Priority::High, now), 0);
     }
 
@@ -95,6 +95,6 @@ mod tests {
         (0..16).for_each(|_| gone.ended(Priority::High, Nanos::from_secs(600)));
         let kept: Vec<u32> =
             [600, 630, 690, 780].iter().map(|s| gone.kept_from(Priority::Low, Nanos::from_secs(*s))).collect();
-        assert_eq!(kept, [23, 10, 2, 0]);
+        assert_eq!(kept, [25, 11, 3, 0]);
     }
 }

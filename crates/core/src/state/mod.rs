@@ -324,9 +324,7 @@ impl State {
                 state.load.scraped(scrape, self.fleet.gateway.replicas.count());
             }
             Event::LeftQueue { model, priority } => {
-                let queue = &mut self.observed.models[model.index()].queue;
-                queue.leave(priority);
-                queue.settle();
+                self.observed.models[model.index()].queue.leave(priority, now);
             }
         }
         None

@@ -8,6 +8,7 @@ mod fleets;
 mod harness;
 mod health;
 mod outage;
+mod overload;
 mod reload;
 mod rules;
 mod scaling;

@@ -8,8 +8,9 @@ use std::{
 };
 
 use outrigger_core::{
-    fleet::{BackendId, CloudId, Fleet, ModelId},
+    fleet::{BackendId, CloudId, Fleet, ModelId, Priority},
     record::{AttemptRecord, End, Outcome, TokensSource},
+    route::RejectReason,
     state::{State, health::Health, load::Scrape, survive::Survival},
     units::{NanoUsd, Nanos},
 };
@@ -51,6 +52,8 @@ labels! {
     ScaleLabels { pool: String, result: &'static str }
     CloudLabels { cloud: String, window: &'static str }
     ModelLabels { model: String }
+    QueueLabels { model: String, priority: &'static str }
+    RejectedLabels { model: String, priority: &'static str, reason: &'static str }
     ResultLabels { result: &'static str }
     KeyLabels { backend: String }
     DigestLabels { digest: String }
@@ -124,7 +127,9 @@ pub struct Metrics {
     engine: EngineGauges,
     scrapes: Family<ProbeLabels, Counter>,
     weight: Family<WeightLabels, FloatGauge>,
-    waiting: Family<ModelLabels, Gauge>,
+    waiting: Family<QueueLabels, Gauge>,
+    queue_wait: Family<QueueLabels, Histogram, fn() -> Histogram>,
+    rejected: Family<RejectedLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     marginal_cost: Family<CostLabels, FloatCounter>,
     pool_cost: Family<PoolLabels, FloatCounter>,
@@ -173,6 +178,8 @@ impl Metrics {
             scrapes: Family::default(),
             weight: Family::default(),
             waiting: Family::default(),
+            queue_wait: Family::new_with_constructor(first_token_seconds),
+            rejected: Family::default(),
             tokens: Family::default(),
             marginal_cost: Family::default(),
             pool_cost: Family::default(),
@@ -205,7 +212,9 @@ impl Metrics {
         metrics.engine.register(r);
         r.register("scrapes", "Readings of engines' own metrics, by result", metrics.scrapes.clone());
         r.register("backend_weight_target", "Share of its tier that a backend is meant to get", metrics.weight.clone());
-        r.register("queue_length", "Requests waiting for headroom", metrics.waiting.clone());
+        r.register("queue_length", "Requests waiting for a place", metrics.waiting.clone());
+        r.register("queue_wait_seconds", "In line for a place, of those that waited", metrics.queue_wait.clone());
+        r.register("rejected", "Requests turned away without an attempt, by why", metrics.rejected.clone());
         r.register("tokens", "Tokens, by type and who counted them", metrics.tokens.clone());
         r.register("marginal_cost_usd", "What requests added to the bill", metrics.marginal_cost.clone());
         r.register(
@@ -270,6 +279,16 @@ impl Metrics {
             outcome: outcome.as_str(),
         };
         self.requests.get_or_create(&labels).inc();
+    }
+
+    pub fn queued(&self, model: &str, priority: Priority, waited: Duration) {
+        let labels = QueueLabels { model: model.to_owned(), priority: priority.as_str() };
+        self.queue_wait.get_or_create(&labels).observe(waited.as_secs_f64());
+    }
+
+    pub fn rejected(&self, model: &str, priority: Priority, why: RejectReason) {
+        let labels = RejectedLabels { model: model.to_owned(), priority: priority.as_str(), reason: why.as_str() };
+        self.rejected.get_or_create(&labels).inc();
     }
 
     /// A request that ended on a backend.
@@ -422,7 +441,10 @@ impl Metrics {
         }
         for (m, model) in fleet.models.iter().enumerate() {
             let seen = &state.observed().models[m];
-            self.waiting.get_or_create(&ModelLabels { model: model.name.clone() }).set(i64::from(seen.queue.waiting()));
+            for priority in Priority::ALL {
+                let labels = QueueLabels { model: model.name.clone(), priority: priority.as_str() };
+                self.waiting.get_or_create(&labels).set(i64::from(seen.queue.waiting_with(priority)));
+            }
             for (t, tier) in model.tiers.iter().enumerate() {
                 let total: u32 = seen.tiers[t].weights.iter().sum();
                 for (share, weight) in tier.split.iter().zip(&seen.tiers[t].weights) {

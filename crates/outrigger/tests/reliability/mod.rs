@@ -13,6 +13,7 @@ mod http;
 mod kill;
 mod memory;
 mod outage;
+mod overload;
 mod refusal;
 mod rig;
 mod silence;

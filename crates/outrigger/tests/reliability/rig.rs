@@ -88,6 +88,12 @@ impl Engine {
         Self { process: fake(&profile, "127.0.0.1:0"), profile }
     }
 
+    /// One that batches, with these figures.
+    pub(super) fn with_profile(profile: &Profile) -> Self {
+        let profile = file("profile.json", &json!(profile).to_string());
+        Self { process: fake(&profile, "127.0.0.1:0"), profile }
+    }
+
     pub(super) fn kill(&mut self) {
         self.process.child.kill().unwrap();
         self.process.child.wait().unwrap();
@@ -171,7 +177,12 @@ impl Gateway {
              backends:\n{backends}models:\n  m:\n    timeouts: {timeouts}\n    tiers:\n      - split: {{ {} }}\n",
             split.join(", ")
         );
-        let process = Process::start(&["serve", "--fleet", &file("fleet.yaml", &fleet)]);
+        Self::of_fleet(&fleet, engines)
+    }
+
+    /// With a fleet file of its own.
+    pub(super) fn of_fleet(fleet: &str, engines: &[&Engine]) -> Self {
+        let process = Process::start(&["serve", "--fleet", &file("fleet.yaml", fleet)]);
         let gateway = Self { process };
         // The first probes have been answered.
         assert!(until(Duration::from_secs(5), || engines.iter().all(|e| e.stats().probes > 0)).is_some());

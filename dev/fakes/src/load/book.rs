@@ -46,6 +46,8 @@ pub struct Snapshot {
     pub requests: u64,
     pub in_flight: u64,
     pub ok: u64,
+    /// Of those that are ok, as fast as the objective asks.
+    pub good: u64,
     pub cut: u64,
     pub failed: u64,
     /// Not started, because `max_concurrent` were in flight.
@@ -91,6 +93,7 @@ pub(super) struct Observed {
     pub(super) number: u64,
     pub(super) stream: bool,
     pub(super) verdict: Verdict,
+    pub(super) good: bool,
     pub(super) status: Option<u16>,
     pub(super) backend: Option<String>,
     pub(super) substituted: bool,
@@ -135,6 +138,7 @@ impl LoadStats {
         match seen.verdict {
             Verdict::Ok => {
                 book.counts.ok += 1;
+                book.counts.good += u64::from(seen.good);
                 book.duration.saturating_record(micros(seen.duration));
             }
             Verdict::Cut(ref why) => {

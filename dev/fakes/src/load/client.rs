@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    LoadOptions, authority,
+    LoadOptions, Objective, authority,
     book::{LoadStats, Observed, Verdict},
     header as parse_header, invalid,
     verify::{Reading, head},
@@ -51,6 +51,7 @@ pub(super) struct Client {
     prompt_bytes: usize,
     include_usage: bool,
     timeout: Duration,
+    objective: Option<Objective>,
     idle: Mutex<Vec<(Sender, Instant)>>,
 }
 
@@ -86,6 +87,7 @@ impl Client {
             prompt_bytes: options.prompt_bytes,
             include_usage: options.include_usage,
             timeout: options.timeout,
+            objective: options.objective,
             idle: Mutex::default(),
         })
     }
@@ -97,16 +99,19 @@ impl Client {
         let attempt = timeout(self.timeout, self.attempt(number, stream, &mut progress)).await;
         let verdict = attempt.unwrap_or_else(|_| Verdict::Failed(format!("no end after {:?}", self.timeout)));
         let text = |name| progress.headers.get(name).and_then(|v: &HeaderValue| v.to_str().ok()).map(str::to_owned);
+        let (ttft, duration, tokens) =
+            (progress.first_content.map(|at| at - start), start.elapsed(), progress.reading.tokens());
         stats.ended(Observed {
+            good: self.objective.is_none_or(|objective| objective.is_met(ttft, duration, tokens)),
             number,
             stream,
             verdict,
             status: progress.status.map(|s| s.as_u16()),
             backend: text("x-outrigger-backend"),
             substituted: text("x-outrigger-substituted").is_some_and(|v| v != "false" && v != "0"),
-            tokens: progress.reading.tokens(),
-            ttft: progress.first_content.map(|at| at - start),
-            duration: start.elapsed(),
+            tokens,
+            ttft,
+            duration,
             body: progress.body,
         });
     }
