@@ -95,8 +95,10 @@ impl State {
         let rate_limited = state.cooldown.is_rate_limit();
         if let (Some(price), Some(limit)) = (&backend.token_price, &fleet.cloud(backend.cloud).spend_limit) {
             let spend = &mut self.observed.clouds[backend.cloud.index()];
-            if !spend.fits(cost::reservation(price, facts), limit, replicas, now) {
-                return Standing::Out(Verdict::SpendLimit { last_hour: spend.last_hour(now) });
+            let reservation = cost::reservation(price, facts);
+            if !spend.fits(reservation, limit, replicas, now) {
+                let until = spend.fits_at(reservation, limit, replicas, now);
+                return Standing::Out(Verdict::SpendLimit { last_hour: spend.last_hour(now), until });
             }
         }
         match gate {

@@ -280,6 +280,8 @@ struct Obstacles {
     other: bool,
     rate_limited: bool,
     soonest: Option<Nanos>,
+    /// When a spend limit allows a request like this again.
+    spend_frees: Option<Nanos>,
 }
 
 impl Obstacles {
@@ -291,7 +293,10 @@ impl Obstacles {
             Verdict::SubstituteDenied => self.substitute_denied = true,
             Verdict::CloudNotAllowed => self.cloud_not_allowed = true,
             Verdict::LacksApi => self.lacks_api = true,
-            Verdict::SpendLimit { .. } => self.spend_limit = true,
+            Verdict::SpendLimit { until, .. } => {
+                self.spend_limit = true;
+                self.spend_frees = [self.spend_frees, until].into_iter().flatten().min();
+            }
             Verdict::CoolingDown { until, rate_limited } => {
                 self.soonest = Some(self.soonest.map_or(until, |s| s.min(until)));
                 self.rate_limited |= rate_limited;
@@ -316,8 +321,10 @@ impl Obstacles {
         }
     }
 
+    /// What is down may be back at its next probe, so that only a refusal for money alone waits for money.
     fn retry_after(&self, now: Nanos) -> Option<Duration> {
-        self.soonest.map(|at| at.since(now))
+        let by_money = self.spend_frees.filter(|_| !self.other && !self.saturated);
+        [self.soonest, by_money].into_iter().flatten().min().map(|at| at.since(now))
     }
 }
 

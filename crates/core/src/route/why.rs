@@ -90,6 +90,9 @@ pub enum Verdict {
     },
     SpendLimit {
         last_hour: NanoUsd,
+        /// When enough of that has left the window, where that is known.
+        #[serde(default)]
+        until: Option<Nanos>,
     },
     SubstituteDenied,
     CloudNotAllowed,

@@ -33,6 +33,18 @@ impl Spend {
         fits(self.hour.total(now, HOUR), limit.per_hour) && fits(self.day.total(now, DAY), limit.per_day)
     }
 
+    /// The first moment at which `amount` fits, if nothing else is spent until then: enough of what was spent has left the
+    /// windows. `None` where what is reserved is in the way, which may cost less and end at any time.
+    pub fn fits_at(&mut self, amount: NanoUsd, limit: &SpendLimit, replicas: u32, now: Nanos) -> Option<Nanos> {
+        let share = |limit: NanoUsd| NanoUsd(limit.0 / i64::from(replicas.max(1)));
+        let wanted = self.reserved + amount;
+        let frees = |sum: &mut SlidingSum, limit: Option<NanoUsd>, window| match limit {
+            Some(limit) => sum.at_most_from(share(limit) - wanted, now, window),
+            None => Some(now),
+        };
+        Some(frees(&mut self.hour, limit.per_hour, HOUR)?.max(frees(&mut self.day, limit.per_day, DAY)?))
+    }
+
     pub fn reserve(&mut self, amount: NanoUsd) {
         self.reserved += amount;
     }
@@ -84,6 +96,24 @@ impl SlidingSum {
     fn total(&mut self, now: Nanos, window: Duration) -> NanoUsd {
         self.advance(now, window);
         self.total
+    }
+
+    /// When the sum is `most` or less, if nothing is added. `None`: never.
+    fn at_most_from(&mut self, most: NanoUsd, now: Nanos, window: Duration) -> Option<Nanos> {
+        self.advance(now, window);
+        let (slice, len) = (window.as_nanos() as u64 / SLICES, self.slices.len() as u64);
+        let mut left = self.total;
+        if left <= most {
+            return Some(now);
+        }
+        let oldest = (self.newest + 1).saturating_sub(len);
+        for number in oldest..=self.newest {
+            left -= self.slices[(number % len) as usize];
+            if left <= most {
+                return Some(Nanos((number + len) * slice));
+            }
+        }
+        None
     }
 
     fn advance(&mut self, now: Nanos, window: Duration) {

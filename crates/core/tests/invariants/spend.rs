@@ -123,3 +123,29 @@ fn a_hang_up_is_counted_at_its_reservation() {
     assert_eq!(state.spend(HOSTED, Nanos::from_secs(1)), (reserved, reserved, NanoUsd::ZERO));
     assert!(reserved > NanoUsd::ZERO);
 }
+
+#[test]
+fn one_that_comes_too_dear_is_told_when_enough_has_left_the_window() {
+    let limit = SpendLimit { per_hour: NanoUsd::from_usd(0.0031), per_day: None };
+    let mut fleet = with_hosted(fleet(&[&[1]]), limit);
+    fleet.models[0].tiers.remove(0);
+    let mut rng = Rng::seed_from_u64(1);
+    let mut state = State::new(fleet.into(), Nanos::ZERO, &mut rng);
+    let mut ask = |state: &mut State, at| state.decide(&request(at), &History::default(), at, &mut rng, &mut ());
+    // Two fit, of 0.0015 $ each, and are spent in the minutes 10 and 20.
+    for minute in [10, 20] {
+        let at = Nanos::from_secs(60 * minute + 7);
+        let Decision::Attempt(attempt) = ask(&mut state, at) else { panic!("it fits") };
+        let usage = Usage { prompt: Tokens(200), output: Tokens(100), ..Usage::default() };
+        let event = Event::Ended { attempt: attempt.id, end: End::Ok, usage };
+        state.observe(event, at, &mut Rng::seed_from_u64(1));
+    }
+    let at = Nanos::from_secs(60 * 30);
+    let Decision::Reject(reject) = ask(&mut state, at) else { panic!("the limit is reached") };
+    assert_eq!(reject.why, RejectReason::SpendLimit);
+    // The slice of the tenth minute is kept for an hour after its end.
+    let after = reject.retry_after.expect("it is known");
+    assert_eq!(at + after, Nanos::from_secs(60 * 71));
+    assert!(matches!(ask(&mut state, Nanos::from_secs(60 * 71 - 1)), Decision::Reject(_)));
+    assert!(matches!(ask(&mut state, Nanos::from_secs(60 * 71)), Decision::Attempt(_)));
+}

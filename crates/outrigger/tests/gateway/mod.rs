@@ -20,6 +20,7 @@ mod http2;
 mod keys;
 mod litellm;
 pub(crate) mod pki;
+mod queue;
 mod reload;
 mod replay;
 mod routes;
