@@ -15,15 +15,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{fleet::Priority, units::Nanos};
 
-/// How far back the usual number in flight looks.
-const MEMORY: Duration = Duration::from_secs(30);
+/// How far back the usual number in flight looks: what begins is seen within the shorter time, and what pauses is
+/// expected back within the longer.
+const MEMORIES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
 const DEVIATIONS: f64 = 2.5;
 
 /// Own requests in flight on one backend by priority, and how many there usually are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Headroom {
     in_flight: [u32; Priority::ALL.len()],
-    mean: [f64; Priority::ALL.len()],
+    /// Over each of the memories.
+    means: [[f64; MEMORIES.len()]; Priority::ALL.len()],
     at: Nanos,
 }
 
@@ -31,7 +33,7 @@ impl Headroom {
     /// Places that a request of this priority leaves free.
     pub fn kept_from(&self, priority: Priority, now: Nanos) -> u32 {
         let above = priority.index() + 1..Priority::ALL.len();
-        let usual: f64 = above.clone().map(|p| self.mean_at(p, now)).sum();
+        let usual: f64 = above.clone().map(|p| self.means_at(p, now).into_iter().fold(0.0, f64::max)).sum();
         let in_use: u32 = self.in_flight[above].iter().sum();
         (usual + DEVIATIONS * usual.sqrt() - f64::from(in_use)).max(0.0) as u32
     }
@@ -53,16 +55,18 @@ impl Headroom {
     }
 
     fn advance(&mut self, now: Nanos) {
-        for p in 0..self.mean.len() {
-            self.mean[p] = self.mean_at(p, now);
+        for p in 0..self.means.len() {
+            self.means[p] = self.means_at(p, now);
         }
         self.at = self.at.max(now);
     }
 
-    /// The mean over time, of which what is long ago counts exponentially less.
-    fn mean_at(&self, p: usize, now: Nanos) -> f64 {
-        let kept = (-now.since(self.at).as_secs_f64() / MEMORY.as_secs_f64()).exp();
-        f64::from(self.in_flight[p]) * (1.0 - kept) + self.mean[p] * kept
+    /// The means over time, of which what is long ago counts exponentially less.
+    fn means_at(&self, p: usize, now: Nanos) -> [f64; MEMORIES.len()] {
+        std::array::from_fn(|m| {
+            let kept = (-now.since(self.at).as_secs_f64() / MEMORIES[m].as_secs_f64()).exp();
+            f64::from(self.in_flight[p]) * (1.0 - kept) + self.means[p][m] * kept
+        })
     }
 }
 
@@ -82,10 +86,16 @@ mod tests {
         let mut headroom = busy(16, 600);
         let now = Nanos::from_secs(600);
         // 16 in use of 16 + 2.5·4.
-        assert_eq!(headroom.kept_from(Priority::Low, now), 9, "floor of just below 10");
+        assert_eq!(headroom.kept_from(Priority::Low, now), 10);
         (0..10).for_each(|_| headroom.ended(Priority::High, now));
-        assert_eq!(headroom.kept_from(Priority::Normal, now), 19);
+        assert_eq!(headroom.kept_from(Priority::Normal, now), 20);
         assert_eq!(headroom.kept_from(Priority::High, now), 0);
+    }
+
+    #[test]
+    fn those_who_begin_to_come_are_expected_within_seconds() {
+        let begun = busy(16, 10);
+        assert_eq!(begun.kept_from(Priority::Low, Nanos::from_secs(10)), 7, "13.8 + 2.5·3.7, less 16");
     }
 
     #[test]
@@ -95,6 +105,6 @@ mod tests {
         (0..16).for_each(|_| gone.ended(Priority::High, Nanos::from_secs(600)));
         let kept: Vec<u32> =
             [600, 630, 690, 780].iter().map(|s| gone.kept_from(Priority::Low, Nanos::from_secs(*s))).collect();
-        assert_eq!(kept, [25, 11, 3, 0]);
+        assert_eq!(kept, [26, 11, 3, 0]);
     }
 }

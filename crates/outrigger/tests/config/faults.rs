@@ -35,7 +35,7 @@ fn a_limit_that_the_replicas_cannot_keep_to_together_is_warned_about() {
             .replace("    engine: vllm", &format!("    engine: vllm\n    max_in_flight: {limit}"))
     };
     check(&with(8), &[]);
-    check(&with(7), &["limit_below_replicas@26:20"]);
+    check(&with(7), &["w:limit_below_replicas@26:20"]);
 }
 
 /// A line of [`FLEET`], what stands there instead, and what is found.
@@ -88,11 +88,11 @@ const CASES: &[(usize, &str, &[&str])] = &[
     (35, "      - llama", &["wrong_type@35:9"]),
     (40, "    sha256: []", &["empty@40:13"]),
     (40, "    sha256: file:a\n    models: []", &["empty@41:13"]),
-    (32, "    queue: { max_waiting: 0, max_wait: 0s }\n    aliases: [llama3]", &[]),
-    (32, "    queue: { max_waiting: -1 }\n    aliases: [llama3]", &["out_of_range@32:27"]),
-    (32, "    queue: { max_wait: soon }\n    aliases: [llama3]", &["bad_duration@32:24"]),
-    (32, "    queue: { max_wait: 11m }\n    aliases: [llama3]", &["timeouts_order@32:24"]),
-    (32, "    queue: { most: 3 }\n    aliases: [llama3]", &["unknown_key@32:14"]),
+    (33, "    queue: { max_waiting: 0, max_wait: 0s }\n    aliases: [llama3]", &[]),
+    (33, "    queue: { max_waiting: -1 }\n    aliases: [llama3]", &["out_of_range@33:27"]),
+    (33, "    queue: { max_wait: soon }\n    aliases: [llama3]", &["bad_duration@33:24"]),
+    (33, "    queue: { max_wait: 11m }\n    aliases: [llama3]", &["timeouts_order@33:24"]),
+    (33, "    queue: { most: 3 }\n    aliases: [llama3]", &["unknown_key@33:14"]),
     (40, "    sha256: file:a\n    priority: highest", &["not_one_of@41:15"]),
     (40, "    sha256: file:a\n    substitute: false", &["wrong_type@41:17"]),
     // Values.
