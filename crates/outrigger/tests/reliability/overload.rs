@@ -86,11 +86,11 @@ const NAMES: [&str; 3] = ["the engine alone", "limit in the file", "limit learne
 
 #[test]
 fn goodput_at_three_times_the_load_is_that_of_the_best_load() {
-    let factors: &[f64] = if long() { &[0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0] } else { &[0.9, 1.1, 3.0] };
-    let seconds = if long() { 15.0 } else { 4.0 };
+    let factors: &[f64] = if long() { &[0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0] } else { &[0.9, 3.0] };
+    let seconds = if long() { 15.0 } else { 3.0 };
     let runtime = runtime();
     let mut ratios = Vec::new();
-    for name in NAMES {
+    for name in NAMES.into_iter().filter(|name| long() || *name == NAMES[1]) {
         let engine = Engine::with_profile(&profile());
         let limit = if name == NAMES[1] { format!("    max_in_flight: {PLACES}\n") } else { String::new() };
         let gateway = Gateway::of_fleet(&fleet(&engine, &limit), &[&engine]);
@@ -103,14 +103,18 @@ fn goodput_at_three_times_the_load_is_that_of_the_best_load() {
             &format!("answers in time at 3 times the load, {name}"),
             &format!("{ratio:.2} of the best; by load, each second: {}", shown.join(", ")),
         );
-        ratios.push(ratio);
+        ratios.push((name, ratio));
         if name != NAMES[0] {
             gateway.assert_idle();
         }
     }
-    assert!(ratios[0] < 0.5, "an engine with an endless queue serves nobody in time: {}", ratios[0]);
-    assert!(ratios[1] >= 0.9, "{}", ratios[1]);
-    assert!(ratios[2] >= if long() { 0.9 } else { 0.7 }, "{}", ratios[2]);
+    for (name, ratio) in ratios {
+        if name == NAMES[0] {
+            assert!(ratio < 0.5, "an engine with an endless queue serves nobody in time: {ratio}");
+        } else {
+            assert!(ratio >= if long() { 0.9 } else { 0.75 }, "{name}: {ratio}");
+        }
+    }
 }
 
 /// Both keys at once: what became of the high one's and of the low one's requests.
@@ -119,8 +123,8 @@ fn both(runtime: &Runtime, gateway: &Gateway, low: f64, seconds: f64) -> [Snapsh
     let to = gateway.listen();
     // Long enough for what the high one takes to be known.
     let started = |seconds: f64| [0, 1].map(|k| load(runtime, to, "m", KEYS[k], rates[k], seconds));
-    let warm_up = started(10.0);
-    wait(10.0);
+    let warm_up = started(8.0);
+    wait(8.0);
     let measured = started(seconds);
     warm_up.into_iter().for_each(|load| drop(runtime.block_on(load.finish())));
     measured.map(|load| runtime.block_on(load.finish()))
@@ -128,7 +132,7 @@ fn both(runtime: &Runtime, gateway: &Gateway, low: f64, seconds: f64) -> [Snapsh
 
 #[test]
 fn ten_times_the_low_priority_does_not_slow_the_high_one() {
-    let (rounds, seconds) = if long() { (5, 30.0) } else { (1, 8.0) };
+    let (rounds, seconds) = if long() { (5, 30.0) } else { (1, 6.0) };
     let runtime = runtime();
     let engine = Engine::with_profile(&profile());
     let gateway = Gateway::of_fleet(&fleet(&engine, &format!("    max_in_flight: {PLACES}\n")), &[&engine]);
