@@ -15,6 +15,7 @@ use crate::{
     cell::Cell,
     client::{Ask, Got},
     matrix::{AnswerKind, Expected, On, Protocol, Reach},
+    pki::Pki,
     stage::{ENGINES_KEY, ENGINES_MODEL, Place, Stage},
 };
 
@@ -71,7 +72,7 @@ pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError
 /// Waits until the gateway has asked new backends whether they live, so that the fault meets requests and no probe.
 /// `false` when it does not come to the right view of them in time.
 async fn proven(stage: &Stage, cell: &Cell) -> Result<bool, LabError> {
-    let first = if cell.row.reach == Reach::Plain { "up" } else { "down" };
+    let first = if cell.row.reach.is_healthy() { "up" } else { "down" };
     let patience = Instant::now() + SETTLES_WITHIN;
     while Instant::now() < patience {
         let state = stage.state().await?;
@@ -87,7 +88,7 @@ async fn proven(stage: &Stage, cell: &Cell) -> Result<bool, LabError> {
 /// Whether a probe is on its way, or due, to an engine that can be reached.
 fn is_asking(state: &Value, reach: Reach) -> bool {
     let observed = state["observed"]["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let reachable = if reach == Reach::Plain { observed } else { observed.get(1..).unwrap_or_default() };
+    let reachable = if reach.is_healthy() { observed } else { observed.get(1..).unwrap_or_default() };
     reachable
         .iter()
         .map(|backend| &backend["live"]["probe"])
@@ -96,10 +97,16 @@ fn is_asking(state: &Value, reach: Reach) -> bool {
 
 /// Breaks the engines and asks.
 pub(crate) async fn play(place: &Place, cell: &Cell) -> Seen {
-    if let Some(fault) = &cell.row.fault {
-        place.engines[0].set_fault(fault.clone()).await;
-        if cell.row.on == On::Both {
-            place.engines[1].set_fault(fault.clone()).await;
+    let broken = match cell.row.on {
+        On::First => &place.engines[..1],
+        On::Both => &place.engines[..],
+    };
+    for engine in broken {
+        if let Some(fault) = &cell.row.fault {
+            engine.set_fault(fault.clone()).await;
+        }
+        if let Some(certificate) = cell.row.certificate {
+            engine.show(Pki::shared().expect("the engines were started with it").identity(certificate));
         }
     }
     for _ in 0..cell.row.before {

@@ -13,6 +13,7 @@ pub mod cell;
 pub mod client;
 pub mod judge;
 pub mod matrix;
+mod pki;
 pub mod stage;
 pub mod target;
 
@@ -34,6 +35,8 @@ pub enum LabError {
     Start { program: PathBuf, source: std::io::Error },
     #[error("`{program} serve` said no ready line; it said: {said}")]
     NotReady { program: PathBuf, said: String },
+    #[error("could not make certificates for the engines: {0}")]
+    Certificates(String),
     #[error("could not start a simulated engine: {0}")]
     Engine(std::io::Error),
     #[error("could not write below {at}: {source}")]

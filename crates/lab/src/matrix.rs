@@ -29,9 +29,12 @@ pub struct Row {
     /// Which engines do it: the first of two tiers, or both.
     #[serde(default)]
     pub on: On,
-    /// How the first engine is addressed.
+    /// How the engines are addressed.
     #[serde(default)]
     pub reach: Reach,
+    /// What the engines that break show from then on, where they are reached over TLS.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
     #[serde(default = "Protocol::all")]
     pub protocols: Vec<Protocol>,
     #[serde(default = "Endpoint::all")]
@@ -66,10 +69,30 @@ pub enum On {
 pub enum Reach {
     #[default]
     Plain,
-    /// A name that nobody has.
+    /// The first by a name that nobody has.
     Unresolvable,
-    /// https, to a port that speaks plain HTTP.
+    /// The first by https, on a port that speaks plain HTTP.
+    NoTls,
+    /// Both over TLS.
     Tls,
+}
+
+impl Reach {
+    /// Whether the first engine can be reached before the fault.
+    pub fn is_healthy(self) -> bool {
+        !matches!(self, Self::Unresolvable | Self::NoTls)
+    }
+}
+
+/// What an engine shows over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Certificate {
+    Good,
+    Expired,
+    AnotherName,
+    /// Issued by an authority that the gateway does not believe.
+    UnknownIssuer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

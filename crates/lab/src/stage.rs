@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use outrigger_fakes::{Fake, Options, Profile};
+use outrigger_fakes::{Fake, Identity, Options, Profile};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -28,17 +28,24 @@ use crate::{
     LabError,
     cell::Cell,
     client::http1,
-    matrix::{Protocol, Reach},
+    matrix::{Certificate, Protocol, Reach},
+    pki::Pki,
 };
 
 /// What clients call the model, and what the engines do.
 pub const MODEL: &str = "lab";
 pub const ENGINES_MODEL: &str = "org/lab-model";
+/// What certificates call the engines, beside their address.
+pub(crate) const ENGINES_NAME: &str = "engine.lab.test";
 /// The key of the lab's client.
 pub const CLIENTS_KEY: &str = "sk-lab-client-6f1d0c9a2b7e4853";
 /// The engines' key, which only the gateway knows. It must never be seen outside.
 pub const ENGINES_KEY: &str = "sk-lab-engine-9b3e7a51c04d2f68";
 const ENGINES_KEY_VARIABLE: &str = "OUTRIGGER_LAB_ENGINE_KEY";
+
+const FLEET: &str = "fleet.yaml";
+/// Whom the gateway believes, where engines are reached over TLS.
+const AUTHORITY: &str = "authority.pem";
 
 /// Tokens of every answer.
 pub const TOKENS: u32 = 8;
@@ -79,11 +86,17 @@ pub struct Stage {
 impl Stage {
     /// Starts everything.
     pub async fn build(program: &Path, cell: &Cell) -> Result<Self, LabError> {
-        let engines = [engine(None).await?, engine(None).await?];
+        let shown = match cell.row.reach {
+            Reach::Tls => Some(Pki::shared()?.identity(Certificate::Good)),
+            _ => None,
+        };
+        let engines = [engine(None, shown.clone()).await?, engine(None, shown).await?];
         let folder = Folder::new()?;
-        let file = folder.0.join("fleet.yaml");
-        std::fs::write(&file, fleet(cell, &engines))
-            .map_err(|source| LabError::Folder { at: folder.0.clone(), source })?;
+        let file = folder.0.join(FLEET);
+        folder.write(FLEET, &fleet(cell, &engines))?;
+        if cell.row.reach == Reach::Tls {
+            folder.write(AUTHORITY, &Pki::shared()?.authority)?;
+        }
         let mut gateway = (Command::new(program).arg("serve").arg("--fleet").arg(&file))
             .env(ENGINES_KEY_VARIABLE, ENGINES_KEY)
             .env_remove("OUTRIGGER_ADMIN_TOKEN")
@@ -97,7 +110,7 @@ impl Stage {
         let (model, key) = (MODEL.to_owned(), CLIENTS_KEY.to_owned());
         let mut secrets: Vec<String> = engines.iter().map(|engine| engine.listen_addr().to_string()).collect();
         secrets.extend([ENGINES_KEY, "uvicorn"].map(str::to_owned));
-        let place = Place { engines, twin: engine(None).await?, listen, model, key, secrets };
+        let place = Place { engines, twin: engine(None, None).await?, listen, model, key, secrets };
         Ok(Self { place, admin, log, gateway, _folder: folder })
     }
 
@@ -132,7 +145,7 @@ impl Stage {
 }
 
 /// An engine at this address, or at a free one.
-pub(crate) async fn engine(at: Option<SocketAddr>) -> Result<Fake, LabError> {
+pub(crate) async fn engine(at: Option<SocketAddr>, tls: Option<Identity>) -> Result<Fake, LabError> {
     let profile = Profile {
         name: "lab".to_owned(),
         model: ENGINES_MODEL.to_owned(),
@@ -142,7 +155,7 @@ pub(crate) async fn engine(at: Option<SocketAddr>) -> Result<Fake, LabError> {
         ..Profile::default()
     };
     let options = Options::new(profile);
-    let options = Options { listen: at.unwrap_or(options.listen), ..options };
+    let options = Options { listen: at.unwrap_or(options.listen), tls, ..options };
     Fake::spawn(options).await.map_err(LabError::Engine)
 }
 
@@ -157,6 +170,10 @@ impl Folder {
         let at = env::temp_dir().join(name);
         std::fs::create_dir_all(&at).map_err(|source| LabError::Folder { at: at.clone(), source })?;
         Ok(Self(at))
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), LabError> {
+        std::fs::write(self.0.join(name), text).map_err(|source| LabError::Folder { at: self.0.clone(), source })
     }
 }
 
@@ -174,14 +191,16 @@ fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
         Protocol::Http2 => 2,
     };
     let [first, second] = engines.each_ref().map(Fake::listen_addr);
-    let first = match cell.row.reach {
-        Reach::Plain => format!("http://{first}"),
-        Reach::Unresolvable => "http://engine.invalid:8000".to_owned(),
-        Reach::Tls => format!("https://{first}"),
+    let (first, second) = match cell.row.reach {
+        Reach::Plain => (format!("http://{first}"), format!("http://{second}")),
+        Reach::Unresolvable => ("http://engine.invalid:8000".to_owned(), format!("http://{second}")),
+        Reach::NoTls => (format!("https://{first}"), format!("http://{second}")),
+        Reach::Tls => (format!("https://{first}"), format!("https://{second}")),
     };
+    let authority = if cell.row.reach == Reach::Tls { format!("ca: \"file:{AUTHORITY}\", ") } else { String::new() };
     let backend = |cloud: &str, url: &str| {
         format!(
-            "{{ cloud: {cloud}, engine: vllm, url: \"{url}/v1\", model: {ENGINES_MODEL}, http: {version}, metrics: none, \
+            "{{ cloud: {cloud}, engine: vllm, url: \"{url}/v1\", model: {ENGINES_MODEL}, http: {version}, metrics: none, {authority}\
              api_key: \"${{{ENGINES_KEY_VARIABLE}}}\", apis: [chat, completions, responses, messages] }}"
         )
     };
@@ -196,7 +215,7 @@ fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
            tiers: [ {{ split: {{ first: 1 }} }}, {{ split: {{ second: 1 }} }} ]\n\
          keys:\n  lab: {{ sha256: \"{hash}\" }}\n",
         backend("one", &first),
-        backend("two", &format!("http://{second}")),
+        backend("two", &second),
     )
 }
 

@@ -45,8 +45,8 @@ pub async fn run(
 ) -> Result<Vec<(Cell, Verdict)>, LabError> {
     let [first, second] = target.engines;
     let place = Place {
-        engines: [engine(Some(first)).await?, engine(Some(second)).await?],
-        twin: engine(None).await?,
+        engines: [engine(Some(first), None).await?, engine(Some(second), None).await?],
+        twin: engine(None, None).await?,
         listen: target.listen,
         model: target.model.clone(),
         key: target.key.clone(),

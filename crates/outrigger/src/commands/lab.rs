@@ -167,6 +167,7 @@ fn help(e: &LabError) -> &'static str {
         LabError::Engine(_) | LabError::Start { .. } | LabError::Admin(_) => {
             "\n  help: each cell takes some sockets and a process; try a smaller --jobs"
         }
+        LabError::Certificates(_) => "",
         LabError::Folder { .. } => "\n  help: TMPDIR says where temporary files go",
         LabError::NotReady { .. } => "",
         LabError::NotServing(..) => {
