@@ -3,7 +3,9 @@
 //! Beside what its row expects, every cell has to keep what always holds: each request is in the log once, nothing is
 //! in flight in the end, and no address or key of an engine reaches the client.
 
-use std::{path::Path, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
+
+use outrigger_fakes::{Fake, Fault, FaultKind};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -14,9 +16,10 @@ use crate::{
     answer::{self, Read},
     cell::Cell,
     client::{Ask, Got},
-    matrix::{AnswerKind, Expected, On, Protocol, Reach},
+    matrix::{AnswerKind, Expected, Naming, On, Protocol, Reach},
+    names::{Means, Trouble},
     pki::Pki,
-    stage::{ENGINES_KEY, ENGINES_MODEL, Place, Stage},
+    stage::{ELSEWHERE, ENGINES_KEY, ENGINES_MODEL, Moved, NOWHERE, Place, Stage},
 };
 
 /// Within this the gateway's view of its backends has to be what is right.
@@ -52,6 +55,7 @@ pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError
     let log = stage.requests(cell.requests()).await;
     let mut got = seen.as_expected();
     got.received = Some(received);
+    got.moved = stage.place.moved.as_ref().map(|moved| moved.engine.stats().received);
     if let Some(last) = log.last() {
         got.outcome = last["outcome"].as_str().map(str::to_owned);
         got.tried = Some(tried(last));
@@ -101,6 +105,12 @@ pub(crate) async fn play(place: &Place, cell: &Cell) -> Seen {
         On::First => &place.engines[..1],
         On::Both => &place.engines[..],
     };
+    for _ in 0..cell.row.warm {
+        Seen::default().ask(place, cell).await;
+    }
+    if cell.row.warm > 0 {
+        place.engines.iter().for_each(Fake::reset_stats);
+    }
     for engine in broken {
         if let Some(fault) = &cell.row.fault {
             engine.set_fault(fault.clone()).await;
@@ -109,6 +119,10 @@ pub(crate) async fn play(place: &Place, cell: &Cell) -> Seen {
             engine.show(Pki::shared().expect("the engines were started with it").identity(certificate));
         }
     }
+    if let (Some(naming), Some(moved)) = (cell.row.name, &place.moved) {
+        rename(moved, naming).await;
+    }
+    sleep(Duration::from_millis(cell.row.pause_ms)).await;
     for _ in 0..cell.row.before {
         Seen::default().ask(place, cell).await;
     }
@@ -117,6 +131,23 @@ pub(crate) async fn play(place: &Place, cell: &Cell) -> Seen {
         seen.ask(place, cell).await;
     }
     seen
+}
+
+/// Makes the first engine's name mean something else.
+async fn rename(moved: &Moved, naming: Naming) {
+    let (here, there) = (Ipv4Addr::LOCALHOST, ELSEWHERE);
+    let (addresses, trouble) = match naming {
+        Naming::Gone => (vec![here], Some(Trouble::NoSuchName)),
+        Naming::ServerFails => (vec![here], Some(Trouble::ServerFails)),
+        Naming::Silent => (vec![here], Some(Trouble::Silence)),
+        Naming::Moved | Naming::MovedEarly => (vec![there], None),
+        Naming::OneRefuses => (vec![NOWHERE, here], None),
+        Naming::OneBlackHole => (vec![there, here], None),
+    };
+    if naming == Naming::OneBlackHole {
+        moved.engine.set_fault(Fault::new(FaultKind::Blackhole)).await;
+    }
+    moved.names.change(Means { addresses, seconds: 0, trouble });
 }
 
 /// What the client saw over all requests of a cell.
@@ -234,7 +265,8 @@ fn broken_rules(place: &Place, cell: &Cell, view: &View, log: &[Value]) -> Vec<S
     if log.iter().any(|line| line.to_string().contains(ENGINES_KEY)) {
         broken.push("the engines' key is in the log".to_owned());
     }
-    let open: u64 = place.engines.iter().map(|engine| engine.stats().in_flight).sum();
+    let all = place.engines.iter().chain(place.moved.iter().map(|moved| &moved.engine));
+    let open: u64 = all.map(|engine| engine.stats().in_flight).sum();
     if open != 0 {
         broken.push(format!("the engines still work on {open} requests that nobody waits for"));
     }

@@ -13,6 +13,7 @@ pub mod cell;
 pub mod client;
 pub mod judge;
 pub mod matrix;
+mod names;
 mod pki;
 pub mod stage;
 pub mod target;
@@ -37,6 +38,8 @@ pub enum LabError {
     NotReady { program: PathBuf, said: String },
     #[error("could not make certificates for the engines: {0}")]
     Certificates(String),
+    #[error("could not start a name server: {0}")]
+    Names(std::io::Error),
     #[error("could not start a simulated engine: {0}")]
     Engine(std::io::Error),
     #[error("could not write below {at}: {source}")]

@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
@@ -28,7 +28,8 @@ use crate::{
     LabError,
     cell::Cell,
     client::http1,
-    matrix::{Certificate, Protocol, Reach},
+    matrix::{Certificate, Naming, Protocol, Reach},
+    names::{Means, NameServer},
     pki::Pki,
 };
 
@@ -41,6 +42,11 @@ pub(crate) const ENGINES_NAME: &str = "engine.lab.test";
 pub const CLIENTS_KEY: &str = "sk-lab-client-6f1d0c9a2b7e4853";
 /// The engines' key, which only the gateway knows. It must never be seen outside.
 pub const ENGINES_KEY: &str = "sk-lab-engine-9b3e7a51c04d2f68";
+/// Where the gateway asks for names, in place of the machine's own name servers.
+const NAME_SERVERS_VARIABLE: &str = "OUTRIGGER_NAME_SERVERS";
+/// Addresses of this machine beside the usual one.
+pub(crate) const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+pub(crate) const NOWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const ENGINES_KEY_VARIABLE: &str = "OUTRIGGER_LAB_ENGINE_KEY";
 
 const FLEET: &str = "fleet.yaml";
@@ -57,6 +63,8 @@ const SETTLED: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Place {
     pub engines: [Fake; 2],
+    /// At another address on the first one's port, where engines are reached by name.
+    pub moved: Option<Moved>,
     /// Another engine like them, which only the lab asks.
     pub twin: Fake,
     pub listen: SocketAddr,
@@ -71,6 +79,13 @@ impl Place {
     pub fn received(&self) -> [u64; 2] {
         [self.engines[0].stats().received, self.engines[1].stats().received]
     }
+}
+
+/// Where the first engine's name can move to, and who answers for the name.
+#[derive(Debug)]
+pub struct Moved {
+    pub engine: Fake,
+    pub(crate) names: NameServer,
 }
 
 /// A place with a gateway of the lab's own.
@@ -97,8 +112,13 @@ impl Stage {
         if cell.row.reach == Reach::Tls {
             folder.write(AUTHORITY, &Pki::shared()?.authority)?;
         }
+        let moved = match cell.row.reach {
+            Reach::Named => Some(Moved::start(&engines[0], cell.row.name).await?),
+            _ => None,
+        };
         let mut gateway = (Command::new(program).arg("serve").arg("--fleet").arg(&file))
             .env(ENGINES_KEY_VARIABLE, ENGINES_KEY)
+            .envs(moved.iter().map(|moved| (NAME_SERVERS_VARIABLE, moved.names.at.to_string())))
             .env_remove("OUTRIGGER_ADMIN_TOKEN")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -110,7 +130,7 @@ impl Stage {
         let (model, key) = (MODEL.to_owned(), CLIENTS_KEY.to_owned());
         let mut secrets: Vec<String> = engines.iter().map(|engine| engine.listen_addr().to_string()).collect();
         secrets.extend([ENGINES_KEY, "uvicorn"].map(str::to_owned));
-        let place = Place { engines, twin: engine(None, None).await?, listen, model, key, secrets };
+        let place = Place { engines, moved, twin: engine(None, None).await?, listen, model, key, secrets };
         Ok(Self { place, admin, log, gateway, _folder: folder })
     }
 
@@ -141,6 +161,17 @@ impl Stage {
         }
         let _ = self.gateway.wait().await;
         said
+    }
+}
+
+impl Moved {
+    /// The engine has to have the port of the first one, which may be taken there.
+    async fn start(first: &Fake, naming: Option<Naming>) -> Result<Self, LabError> {
+        let at = SocketAddr::from((ELSEWHERE, first.listen_addr().port()));
+        let seconds = if naming == Some(Naming::MovedEarly) { 3_600 } else { 0 };
+        let means = Means { addresses: vec![Ipv4Addr::LOCALHOST], seconds, trouble: None };
+        let names = NameServer::start(means).await.map_err(LabError::Names)?;
+        Ok(Self { engine: engine(Some(at), None).await?, names })
     }
 }
 
@@ -194,6 +225,7 @@ fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
     let (first, second) = match cell.row.reach {
         Reach::Plain => (format!("http://{first}"), format!("http://{second}")),
         Reach::Unresolvable => ("http://engine.invalid:8000".to_owned(), format!("http://{second}")),
+        Reach::Named => (format!("http://{ENGINES_NAME}:{}", first.port()), format!("http://{second}")),
         Reach::NoTls => (format!("https://{first}"), format!("http://{second}")),
         Reach::Tls => (format!("https://{first}"), format!("https://{second}")),
     };
@@ -204,6 +236,8 @@ fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
              api_key: \"${{{ENGINES_KEY_VARIABLE}}}\", apis: [chat, completions, responses, messages] }}"
         )
     };
+    // Two addresses are tried one after the other within it.
+    let connect = if cell.row.reach == Reach::Named { "800ms" } else { "300ms" };
     let hash: String = Sha256::digest(CLIENTS_KEY).iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
         "version: 1\n\
@@ -211,7 +245,7 @@ fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
          clouds: {{ one: {{}}, two: {{}} }}\n\
          backends:\n  first: {}\n  second: {}\n\
          models:\n  {MODEL}:\n    \
-           timeouts: {{ connect: 300ms, headers: 400ms, first_token: 500ms, idle: 500ms, total: 3s }}\n    \
+           timeouts: {{ connect: {connect}, headers: 400ms, first_token: 500ms, idle: 500ms, total: 3s }}\n    \
            tiers: [ {{ split: {{ first: 1 }} }}, {{ split: {{ second: 1 }} }} ]\n\
          keys:\n  lab: {{ sha256: \"{hash}\" }}\n",
         backend("one", &first),

@@ -46,6 +46,7 @@ pub async fn run(
     let [first, second] = target.engines;
     let place = Place {
         engines: [engine(Some(first), None).await?, engine(Some(second), None).await?],
+        moved: None,
         twin: engine(None, None).await?,
         listen: target.listen,
         model: target.model.clone(),

@@ -164,7 +164,7 @@ fn conclude(args: &Args, ran: Result<Vec<(Cell, Verdict)>, LabError>) -> Exit {
 
 fn help(e: &LabError) -> &'static str {
     match e {
-        LabError::Engine(_) | LabError::Start { .. } | LabError::Admin(_) => {
+        LabError::Engine(_) | LabError::Names(_) | LabError::Start { .. } | LabError::Admin(_) => {
             "\n  help: each cell takes some sockets and a process; try a smaller --jobs"
         }
         LabError::Certificates(_) => "",
