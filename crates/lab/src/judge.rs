@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    LabError,
+    LabError, Pace,
     answer::{self, Read},
     cell::Cell,
     client::{Ask, Got},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Within this the gateway's view of its backends has to be what is right.
-const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+const SETTLES_WITHIN: Duration = Duration::from_secs(3);
 /// For as long it has to stay so: a probe that is on its way would change it.
 const STAYS_FOR: Duration = Duration::from_millis(150);
 
@@ -35,6 +35,9 @@ pub struct Verdict {
     pub got: Expected,
     /// Why an answer is wrong, and what always holds and did not.
     pub notes: Vec<String>,
+    /// What was wrong when it was played for the first time, a line each, if this is the second.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub first_try: Vec<String>,
 }
 
 /// The words of a gateway about its backends, and whether it counts requests that are over.
@@ -45,8 +48,8 @@ struct View {
     in_flight: u64,
 }
 
-pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError> {
-    let stage = Stage::build(program, cell).await?;
+pub(crate) async fn run(program: &Path, cell: &Cell, pace: Pace) -> Result<Verdict, LabError> {
+    let stage = Stage::build(program, cell, pace).await?;
     let is_proven = proven(&stage, cell).await?;
     let seen = play(&stage.place, cell).await;
     let received = stage.place.received();
@@ -77,7 +80,7 @@ pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError
 /// `false` when it does not come to the right view of them in time.
 async fn proven(stage: &Stage, cell: &Cell) -> Result<bool, LabError> {
     let first = if cell.row.reach.is_healthy() { "up" } else { "down" };
-    let patience = Instant::now() + SETTLES_WITHIN;
+    let patience = Instant::now() + stage.place.pace.of(SETTLES_WITHIN);
     while Instant::now() < patience {
         let state = stage.state().await?;
         let view = view(&state);
@@ -122,7 +125,7 @@ pub(crate) async fn play(place: &Place, cell: &Cell) -> Seen {
     if let (Some(naming), Some(moved)) = (cell.row.name, &place.moved) {
         rename(moved, naming).await;
     }
-    sleep(Duration::from_millis(cell.row.pause_ms)).await;
+    sleep(place.pace.of(Duration::from_millis(cell.row.pause_ms))).await;
     for _ in 0..cell.row.before {
         Seen::default().ask(place, cell).await;
     }
@@ -160,7 +163,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     async fn ask(&mut self, place: &Place, cell: &Cell) {
-        let ask = Ask::new(cell, place.listen, &place.model, &place.key);
+        let ask = Ask::new(cell, place.listen, &place.model, &place.key).at(place.pace);
         let got = match ask.send(cell.protocol).await {
             Ok(got) => got,
             Err(e) => {
@@ -216,7 +219,7 @@ fn secrets_in(got: &Got, place: &Place) -> Vec<String> {
 
 /// The gateway's view, as soon as it is what is expected and stays so, or when the time for that is over.
 async fn settled(stage: &Stage, expected: &Expected) -> Result<View, LabError> {
-    let patience = Instant::now() + SETTLES_WITHIN;
+    let patience = Instant::now() + stage.place.pace.of(SETTLES_WITHIN);
     let mut right_since: Option<Instant> = None;
     loop {
         let view = view(&stage.state().await?);
@@ -274,12 +277,21 @@ fn broken_rules(place: &Place, cell: &Cell, view: &View, log: &[Value]) -> Vec<S
 }
 
 pub(crate) fn compare(expected: Expected, got: Expected, notes: Vec<String>) -> Verdict {
-    let mut verdict = Verdict { ok: false, expected, got, notes };
+    let mut verdict = Verdict { ok: false, expected, got, notes, first_try: Vec::new() };
     verdict.ok = verdict.differences().is_empty() && verdict.notes.is_empty();
     verdict
 }
 
 impl Verdict {
+    /// What is wrong, a line each.
+    pub fn told(&self) -> Vec<String> {
+        let differences = self.differences().into_iter();
+        let mut lines: Vec<String> =
+            differences.map(|(key, expected, got)| format!("{key}: {got} instead of {expected}")).collect();
+        lines.extend(self.notes.iter().cloned());
+        lines
+    }
+
     /// What was expected and is not so: its name, what was right, and what was.
     pub fn differences(&self) -> Vec<(String, Value, Value)> {
         let as_json = |values: &Expected| serde_json::to_value(values).expect("plain data");

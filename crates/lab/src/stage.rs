@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    LabError,
+    LabError, Pace,
     cell::Cell,
     client::http1,
     matrix::{Certificate, Naming, Protocol, Reach},
@@ -71,6 +71,7 @@ pub struct Place {
     /// What the gateway calls the model, and the key that it wants.
     pub model: String,
     pub key: String,
+    pub(crate) pace: Pace,
     /// What of the engines must not reach a client.
     pub secrets: Vec<String>,
 }
@@ -100,7 +101,7 @@ pub struct Stage {
 
 impl Stage {
     /// Starts everything.
-    pub async fn build(program: &Path, cell: &Cell) -> Result<Self, LabError> {
+    pub(crate) async fn build(program: &Path, cell: &Cell, pace: Pace) -> Result<Self, LabError> {
         let shown = match cell.row.reach {
             Reach::Tls => Some(Pki::shared()?.identity(Certificate::Good)),
             _ => None,
@@ -108,7 +109,7 @@ impl Stage {
         let engines = [engine(None, shown.clone()).await?, engine(None, shown).await?];
         let folder = Folder::new()?;
         let file = folder.0.join(FLEET);
-        folder.write(FLEET, &fleet(cell, &engines))?;
+        folder.write(FLEET, &fleet(cell, &engines, pace))?;
         if cell.row.reach == Reach::Tls {
             folder.write(AUTHORITY, &Pki::shared()?.authority)?;
         }
@@ -130,7 +131,7 @@ impl Stage {
         let (model, key) = (MODEL.to_owned(), CLIENTS_KEY.to_owned());
         let mut secrets: Vec<String> = engines.iter().map(|engine| engine.listen_addr().to_string()).collect();
         secrets.extend([ENGINES_KEY, "uvicorn"].map(str::to_owned));
-        let place = Place { engines, moved, twin: engine(None, None).await?, listen, model, key, secrets };
+        let place = Place { engines, moved, twin: engine(None, None).await?, listen, model, key, pace, secrets };
         Ok(Self { place, admin, log, gateway, _folder: folder })
     }
 
@@ -216,7 +217,7 @@ impl Drop for Folder {
 }
 
 /// Two clouds with an engine each; the second serves what the first does not.
-fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
+fn fleet(cell: &Cell, engines: &[Fake; 2], pace: Pace) -> String {
     let version = match cell.protocol {
         Protocol::Http1 => 1,
         Protocol::Http2 => 2,
@@ -236,8 +237,10 @@ fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
              api_key: \"${{{ENGINES_KEY_VARIABLE}}}\", apis: [chat, completions, responses, messages] }}"
         )
     };
-    // Two addresses are tried one after the other within it.
-    let connect = if cell.row.reach == Reach::Named { "800ms" } else { "300ms" };
+    // Within it two addresses are tried one after the other, or a handshake of TLS is done.
+    let connect = if matches!(cell.row.reach, Reach::Named | Reach::Tls) { 800 } else { 300 };
+    let times = [("connect", connect), ("headers", 400), ("first_token", 500), ("idle", 500), ("total", 3_000)];
+    let times = times.map(|(key, usual)| format!("{key}: {}ms", pace.of(Duration::from_millis(usual)).as_millis()));
     let hash: String = Sha256::digest(CLIENTS_KEY).iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
         "version: 1\n\
@@ -245,11 +248,12 @@ fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
          clouds: {{ one: {{}}, two: {{}} }}\n\
          backends:\n  first: {}\n  second: {}\n\
          models:\n  {MODEL}:\n    \
-           timeouts: {{ connect: {connect}, headers: 400ms, first_token: 500ms, idle: 500ms, total: 3s }}\n    \
+           timeouts: {{ {} }}\n    \
            tiers: [ {{ split: {{ first: 1 }} }}, {{ split: {{ second: 1 }} }} ]\n\
          keys:\n  lab: {{ sha256: \"{hash}\" }}\n",
         backend("one", &first),
         backend("two", &second),
+        times.join(", "),
     )
 }
 

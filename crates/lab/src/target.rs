@@ -9,7 +9,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    LabError,
+    LabError, Pace,
     answer::{self, Read},
     cell::Cell,
     client::{Ask, Got},
@@ -47,6 +47,7 @@ pub async fn run(
     let place = Place {
         engines: [engine(Some(first), None).await?, engine(Some(second), None).await?],
         moved: None,
+        pace: Pace::USUAL,
         twin: engine(None, None).await?,
         listen: target.listen,
         model: target.model.clone(),
