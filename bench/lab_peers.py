@@ -128,7 +128,7 @@ def main():
     parser.add_argument("--tools", type=Path, default=HERE.parent / ".tools")
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--at-once", type=int, default=4)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     jobs = [(gateway, endpoint) for gateway in arguments.gateways or GATEWAYS for endpoint in ENDPOINTS]
     with ThreadPoolExecutor(arguments.at_once) as pool:
         ports = [[18100 + 3 * nth + port for port in range(3)] for nth in range(len(jobs))]

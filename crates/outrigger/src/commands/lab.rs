@@ -12,8 +12,8 @@ use super::{Exit, interrupt::until_interrupted, name_column, write_out};
 #[command(
     after_help = "Each cell is one fault over one version of HTTP at one endpoint, for a stream or a whole answer, and has a gateway \
     and two simulated engines of its own. What is right in each is in docs/failure-matrix.md.
-A cell that is red is played once more at the end, alone and with three times as long for everything, so that a busy machine is
-not taken for a bug.
+A cell that is red is played once more at the end, alone and with three times as long for everything, so that a busy machine is \
+    not taken for a bug.
 Exit codes: 0 when every cell is as it should be, 1 when one is not."
 )]
 pub(super) struct Args {
