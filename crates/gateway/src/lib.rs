@@ -24,7 +24,7 @@ pub mod body;
 pub mod client_address;
 mod connection;
 pub mod dispatch;
-mod dns;
+pub mod dns;
 pub mod events;
 pub mod intake;
 pub mod litellm;

@@ -16,7 +16,8 @@ use outrigger_core::{record::Fault, units::Nanos};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    time::Instant,
+    task::JoinSet,
+    time::{Instant, timeout},
 };
 
 use crate::dns;
@@ -36,6 +37,11 @@ pub trait Connect: Send + Sync + fmt::Debug {
 
     /// Every address behind a name. The caller bounds the time.
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>>;
+
+    /// Keeps an eye on a name, and says how often it has come to mean other addresses altogether.
+    fn follow(&self, _host: &str) -> u32 {
+        0
+    }
 }
 
 /// Accepts connections from clients.
@@ -54,22 +60,52 @@ impl Connect for Tcp {
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, Result<BoxStream, Fault>> {
         Box::pin(async move {
             let addresses = dns::addresses(host).await?;
-            let mut last = Fault::Dns;
-            for address in addresses {
-                match TcpStream::connect((address, port)).await {
-                    Ok(stream) => {
-                        prepare(&stream);
-                        return Ok(Box::new(Gathered(stream)) as BoxStream);
-                    }
-                    Err(e) => last = connect_fault(&e),
+            let stream = match first_of(&addresses, port).await {
+                Ok(stream) => stream,
+                Err(fault) => {
+                    // It may have moved, and the answer that says so is not due yet.
+                    let others = dns::afresh(host).await.into_iter().filter(|address| !addresses.contains(address));
+                    first_of(&others.collect::<Vec<_>>(), port).await.map_err(|_| fault)?
                 }
-            }
-            Err(last)
+            };
+            prepare(&stream);
+            Ok(Box::new(Gathered(stream)) as BoxStream)
         })
     }
 
     fn addresses<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>> {
         Box::pin(async move { dns::addresses(host).await })
+    }
+
+    fn follow(&self, host: &str) -> u32 {
+        dns::follow(host)
+    }
+}
+
+/// The next address is tried beside one that has not answered for so long (RFC 8305, 5).
+const NEXT_AFTER: Duration = Duration::from_millis(250);
+
+/// A connection to the first address that takes one, or what was wrong with the last.
+async fn first_of(addresses: &[IpAddr], port: u16) -> Result<TcpStream, Fault> {
+    if let [address] = addresses {
+        return TcpStream::connect((*address, port)).await.map_err(|e| connect_fault(&e));
+    }
+    let mut left = addresses.iter().copied();
+    let mut trying = JoinSet::new();
+    let mut last = Fault::Dns;
+    loop {
+        match left.next() {
+            Some(address) => drop(trying.spawn(TcpStream::connect((address, port)))),
+            None if trying.is_empty() => return Err(last),
+            None => {}
+        }
+        let patience = if left.len() == 0 { Duration::MAX } else { NEXT_AFTER };
+        match timeout(patience, trying.join_next()).await {
+            Ok(Some(Ok(Ok(stream)))) => return Ok(stream),
+            Ok(Some(Ok(Err(e)))) => last = connect_fault(&e),
+            // The next one's turn has come. (A task that panics is none of ours.)
+            Ok(_) | Err(_) => {}
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -104,6 +104,8 @@ pub struct Pool {
     speaks_http2: AtomicBool,
     opening: Semaphore,
     trouble: Mutex<Trouble>,
+    /// How often the host's name has moved, as far as is known. A connection from before that is left.
+    moves: AtomicU32,
 }
 
 /// Why TLS failed last, and whether that has been said.
@@ -116,6 +118,7 @@ struct Trouble {
 struct Idle {
     connection: Connection,
     since: Instant,
+    moves: u32,
 }
 
 struct Connection {
@@ -138,6 +141,8 @@ enum Kind {
 pub struct Lease {
     kind: Kind,
     reused: bool,
+    /// The pool's, when the connection was opened.
+    moves: u32,
 }
 
 /// A request that got no answer.
@@ -200,6 +205,7 @@ impl Pool {
             speaks_http2,
             opening: Semaphore::new(1),
             trouble: Mutex::default(),
+            moves: AtomicU32::new(0),
         }
     }
 
@@ -247,6 +253,7 @@ impl Pool {
 
     /// A new connection to this host, in place of the pool's own: one of the addresses behind its name.
     pub async fn fresh_at(&self, host: &str, connect_timeout: Duration) -> Result<Lease, Fault> {
+        let moves = self.moves.load(Ordering::Relaxed);
         let connected = timeout(connect_timeout, self.connect(host));
         let (stream, is_http2) = connected.await.map_err(|_| Fault::ConnectTimeout)??;
         self.speaks_http2.store(is_http2, Ordering::Relaxed);
@@ -255,7 +262,7 @@ impl Pool {
         } else {
             Kind::Http1(http1_on(stream).await?)
         };
-        Ok(Lease { kind, reused: false })
+        Ok(Lease { kind, reused: false, moves })
     }
 
     async fn connect(&self, host: &str) -> Result<(BoxStream, bool), Fault> {
@@ -291,12 +298,12 @@ impl Pool {
     /// Keeps a connection whose answer was read to its end.
     pub fn give_back(&self, lease: Lease) {
         let Kind::Http1(connection) = lease.kind else { return };
-        if connection.sender.is_closed() {
+        if connection.sender.is_closed() || lease.moves != self.moves.load(Ordering::Relaxed) {
             return;
         }
         let mut idle = locked(&self.idle);
         if idle.len() < MAX_IDLE_CONNECTIONS {
-            idle.push(Idle { connection, since: Instant::now() });
+            idle.push(Idle { connection, since: Instant::now(), moves: lease.moves });
         }
     }
 
@@ -310,9 +317,16 @@ impl Pool {
         locked(&self.idle).len() + locked(&self.shared).iter().filter(|shared| !shared.is_busy()).count()
     }
 
-    /// Closes connections that have been idle for too long. Called now and then, so that a backend without traffic
-    /// does not hold sockets.
+    /// Closes connections that have been idle for too long, and leaves those to where the backend was before it moved.
+    /// Called now and then, so that a backend without traffic does not hold sockets.
     pub fn close_stale(&self) {
+        let moves = self.connector.follow(self.target.host());
+        if self.moves.swap(moves, Ordering::Relaxed) != moves {
+            locked(&self.idle).clear();
+            for shared in locked(&self.shared).drain(..) {
+                shared.retire();
+            }
+        }
         locked(&self.idle).retain(|i| i.since.elapsed() < MAX_IDLE && !i.connection.sender.is_closed());
         locked(&self.shared).retain(|shared| shared.is_usable());
     }
@@ -320,9 +334,10 @@ impl Pool {
     /// The most recently used one.
     fn take_idle(&self) -> Option<Lease> {
         let mut idle = locked(&self.idle);
-        while let Some(Idle { connection, since }) = idle.pop() {
-            if since.elapsed() < MAX_IDLE && !connection.sender.is_closed() {
-                return Some(Lease { kind: Kind::Http1(connection), reused: true });
+        while let Some(Idle { connection, since, moves }) = idle.pop() {
+            let is_current = moves == self.moves.load(Ordering::Relaxed);
+            if is_current && since.elapsed() < MAX_IDLE && !connection.sender.is_closed() {
+                return Some(Lease { kind: Kind::Http1(connection), reused: true, moves });
             }
         }
         None
@@ -339,7 +354,7 @@ impl Pool {
         let least = all.iter().filter(is_new).min_by_key(|shared| shared.open())?;
         let may_share = !least.is_busy() || all.len() >= self.target.spread;
         let place = (may_share && least.has_room()).then(|| least.clone().enter())?;
-        Some(Lease { kind: Kind::Http2(place), reused: true })
+        Some(Lease { kind: Kind::Http2(place), reused: true, moves: self.moves.load(Ordering::Relaxed) })
     }
 }
 

@@ -41,7 +41,7 @@ pub fn read(endpoint: Endpoint, streams: bool, got: &Got) -> Read {
         return Read::of(AnswerKind::Left);
     }
     match got.status {
-        0 => Read::wrong("no answer at all"),
+        0 => Read::wrong(format!("no answer at all: {}", got.how)),
         200 if streams => stream(endpoint, got),
         200 => whole(endpoint, got),
         _ => refusal(endpoint, got),
@@ -50,7 +50,7 @@ pub fn read(endpoint: Endpoint, streams: bool, got: &Got) -> Read {
 
 fn refusal(endpoint: Endpoint, got: &Got) -> Read {
     if !got.ended {
-        return Read::wrong("an error that breaks off");
+        return Read::wrong(format!("an error that breaks off: {}", got.how));
     }
     match serde_json::from_slice::<Value>(&got.body) {
         Ok(body) if body["error"].is_object() => match (endpoint, &body["type"]) {
@@ -73,7 +73,7 @@ fn code_of(error: &Value) -> Option<String> {
 
 fn whole(endpoint: Endpoint, got: &Got) -> Read {
     if !got.ended {
-        return Read::wrong("a whole answer that breaks off");
+        return Read::wrong(format!("a whole answer that breaks off: {}", got.how));
     }
     let Ok(body) = serde_json::from_slice::<Value>(&got.body) else { return Read::wrong("200 with no JSON") };
     let text = match endpoint {
@@ -140,7 +140,7 @@ fn stream(endpoint: Endpoint, got: &Got) -> Read {
             return Read::wrong(why);
         }
     }
-    heard.verdict(endpoint, got.ended)
+    heard.verdict(endpoint, got)
 }
 
 impl Heard {
@@ -170,7 +170,7 @@ impl Heard {
         Ok(())
     }
 
-    fn verdict(self, endpoint: Endpoint, ended: bool) -> Read {
+    fn verdict(self, endpoint: Endpoint, got: &Got) -> Read {
         let order = match in_order(&self.text) {
             Ok(tokens) => tokens,
             Err(why) => return Read::wrong(why),
@@ -179,8 +179,8 @@ impl Heard {
         if self.after_end {
             return Read::wrong("something after the end");
         }
-        if !ended {
-            return Read::wrong("the body breaks off");
+        if !got.ended {
+            return Read::wrong(format!("the body breaks off: {}", got.how));
         }
         match self.error {
             Some(_) if self.done > 0 => Read::wrong("[DONE] beside an error"),

@@ -37,7 +37,7 @@ impl Cell {
 
     /// All that are sent.
     pub fn requests(&self) -> usize {
-        (self.row.before + self.row.requests) as usize
+        (self.row.warm + self.row.before + self.row.requests) as usize
     }
 
     pub fn streams(&self) -> bool {

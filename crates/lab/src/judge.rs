@@ -3,23 +3,27 @@
 //! Beside what its row expects, every cell has to keep what always holds: each request is in the log once, nothing is
 //! in flight in the end, and no address or key of an engine reaches the client.
 
-use std::{path::Path, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
+
+use outrigger_fakes::{Fake, Fault, FaultKind};
 
 use serde::Serialize;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    LabError,
+    LabError, Pace,
     answer::{self, Read},
     cell::Cell,
     client::{Ask, Got},
-    matrix::{AnswerKind, Expected, On, Protocol, Reach},
-    stage::{ENGINES_KEY, ENGINES_MODEL, Place, Stage},
+    matrix::{AnswerKind, Expected, Naming, On, Protocol, Reach},
+    names::{Means, Trouble},
+    pki::Pki,
+    stage::{ELSEWHERE, ENGINES_KEY, ENGINES_MODEL, Moved, NOWHERE, Place, Stage},
 };
 
 /// Within this the gateway's view of its backends has to be what is right.
-const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+const SETTLES_WITHIN: Duration = Duration::from_secs(3);
 /// For as long it has to stay so: a probe that is on its way would change it.
 const STAYS_FOR: Duration = Duration::from_millis(150);
 
@@ -31,6 +35,9 @@ pub struct Verdict {
     pub got: Expected,
     /// Why an answer is wrong, and what always holds and did not.
     pub notes: Vec<String>,
+    /// What was wrong when it was played for the first time, a line each, if this is the second.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub first_try: Vec<String>,
 }
 
 /// The words of a gateway about its backends, and whether it counts requests that are over.
@@ -41,8 +48,8 @@ struct View {
     in_flight: u64,
 }
 
-pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError> {
-    let stage = Stage::build(program, cell).await?;
+pub(crate) async fn run(program: &Path, cell: &Cell, pace: Pace) -> Result<Verdict, LabError> {
+    let stage = Stage::build(program, cell, pace).await?;
     let is_proven = proven(&stage, cell).await?;
     let seen = play(&stage.place, cell).await;
     let received = stage.place.received();
@@ -51,6 +58,7 @@ pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError
     let log = stage.requests(cell.requests()).await;
     let mut got = seen.as_expected();
     got.received = Some(received);
+    got.moved = stage.place.moved.as_ref().map(|moved| moved.engine.stats().received);
     if let Some(last) = log.last() {
         got.outcome = last["outcome"].as_str().map(str::to_owned);
         got.tried = Some(tried(last));
@@ -71,8 +79,8 @@ pub(crate) async fn run(program: &Path, cell: &Cell) -> Result<Verdict, LabError
 /// Waits until the gateway has asked new backends whether they live, so that the fault meets requests and no probe.
 /// `false` when it does not come to the right view of them in time.
 async fn proven(stage: &Stage, cell: &Cell) -> Result<bool, LabError> {
-    let first = if cell.row.reach == Reach::Plain { "up" } else { "down" };
-    let patience = Instant::now() + SETTLES_WITHIN;
+    let first = if cell.row.reach.is_healthy() { "up" } else { "down" };
+    let patience = Instant::now() + stage.place.pace.of(SETTLES_WITHIN);
     while Instant::now() < patience {
         let state = stage.state().await?;
         let view = view(&state);
@@ -87,7 +95,7 @@ async fn proven(stage: &Stage, cell: &Cell) -> Result<bool, LabError> {
 /// Whether a probe is on its way, or due, to an engine that can be reached.
 fn is_asking(state: &Value, reach: Reach) -> bool {
     let observed = state["observed"]["backends"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let reachable = if reach == Reach::Plain { observed } else { observed.get(1..).unwrap_or_default() };
+    let reachable = if reach.is_healthy() { observed } else { observed.get(1..).unwrap_or_default() };
     reachable
         .iter()
         .map(|backend| &backend["live"]["probe"])
@@ -96,12 +104,28 @@ fn is_asking(state: &Value, reach: Reach) -> bool {
 
 /// Breaks the engines and asks.
 pub(crate) async fn play(place: &Place, cell: &Cell) -> Seen {
-    if let Some(fault) = &cell.row.fault {
-        place.engines[0].set_fault(fault.clone()).await;
-        if cell.row.on == On::Both {
-            place.engines[1].set_fault(fault.clone()).await;
+    let broken = match cell.row.on {
+        On::First => &place.engines[..1],
+        On::Both => &place.engines[..],
+    };
+    for _ in 0..cell.row.warm {
+        Seen::default().ask(place, cell).await;
+    }
+    if cell.row.warm > 0 {
+        place.engines.iter().for_each(Fake::reset_stats);
+    }
+    for engine in broken {
+        if let Some(fault) = &cell.row.fault {
+            engine.set_fault(fault.clone()).await;
+        }
+        if let Some(certificate) = cell.row.certificate {
+            engine.show(Pki::shared().expect("the engines were started with it").identity(certificate));
         }
     }
+    if let (Some(naming), Some(moved)) = (cell.row.name, &place.moved) {
+        rename(moved, naming).await;
+    }
+    sleep(place.pace.of(Duration::from_millis(cell.row.pause_ms))).await;
     for _ in 0..cell.row.before {
         Seen::default().ask(place, cell).await;
     }
@@ -110,6 +134,23 @@ pub(crate) async fn play(place: &Place, cell: &Cell) -> Seen {
         seen.ask(place, cell).await;
     }
     seen
+}
+
+/// Makes the first engine's name mean something else.
+async fn rename(moved: &Moved, naming: Naming) {
+    let (here, there) = (Ipv4Addr::LOCALHOST, ELSEWHERE);
+    let (addresses, trouble) = match naming {
+        Naming::Gone => (vec![here], Some(Trouble::NoSuchName)),
+        Naming::ServerFails => (vec![here], Some(Trouble::ServerFails)),
+        Naming::Silent => (vec![here], Some(Trouble::Silence)),
+        Naming::Moved | Naming::MovedEarly => (vec![there], None),
+        Naming::OneRefuses => (vec![NOWHERE, here], None),
+        Naming::OneBlackHole => (vec![there, here], None),
+    };
+    if naming == Naming::OneBlackHole {
+        moved.engine.set_fault(Fault::new(FaultKind::Blackhole)).await;
+    }
+    moved.names.change(Means { addresses, seconds: 0, trouble });
 }
 
 /// What the client saw over all requests of a cell.
@@ -122,7 +163,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     async fn ask(&mut self, place: &Place, cell: &Cell) {
-        let ask = Ask::new(cell, place.listen, &place.model, &place.key);
+        let ask = Ask::new(cell, place.listen, &place.model, &place.key).at(place.pace);
         let got = match ask.send(cell.protocol).await {
             Ok(got) => got,
             Err(e) => {
@@ -178,7 +219,7 @@ fn secrets_in(got: &Got, place: &Place) -> Vec<String> {
 
 /// The gateway's view, as soon as it is what is expected and stays so, or when the time for that is over.
 async fn settled(stage: &Stage, expected: &Expected) -> Result<View, LabError> {
-    let patience = Instant::now() + SETTLES_WITHIN;
+    let patience = Instant::now() + stage.place.pace.of(SETTLES_WITHIN);
     let mut right_since: Option<Instant> = None;
     loop {
         let view = view(&stage.state().await?);
@@ -227,7 +268,8 @@ fn broken_rules(place: &Place, cell: &Cell, view: &View, log: &[Value]) -> Vec<S
     if log.iter().any(|line| line.to_string().contains(ENGINES_KEY)) {
         broken.push("the engines' key is in the log".to_owned());
     }
-    let open: u64 = place.engines.iter().map(|engine| engine.stats().in_flight).sum();
+    let all = place.engines.iter().chain(place.moved.iter().map(|moved| &moved.engine));
+    let open: u64 = all.map(|engine| engine.stats().in_flight).sum();
     if open != 0 {
         broken.push(format!("the engines still work on {open} requests that nobody waits for"));
     }
@@ -235,12 +277,21 @@ fn broken_rules(place: &Place, cell: &Cell, view: &View, log: &[Value]) -> Vec<S
 }
 
 pub(crate) fn compare(expected: Expected, got: Expected, notes: Vec<String>) -> Verdict {
-    let mut verdict = Verdict { ok: false, expected, got, notes };
+    let mut verdict = Verdict { ok: false, expected, got, notes, first_try: Vec::new() };
     verdict.ok = verdict.differences().is_empty() && verdict.notes.is_empty();
     verdict
 }
 
 impl Verdict {
+    /// What is wrong, a line each.
+    pub fn told(&self) -> Vec<String> {
+        let differences = self.differences().into_iter();
+        let mut lines: Vec<String> =
+            differences.map(|(key, expected, got)| format!("{key}: {got} instead of {expected}")).collect();
+        lines.extend(self.notes.iter().cloned());
+        lines
+    }
+
     /// What was expected and is not so: its name, what was right, and what was.
     pub fn differences(&self) -> Vec<(String, Value, Value)> {
         let as_json = |values: &Expected| serde_json::to_value(values).expect("plain data");

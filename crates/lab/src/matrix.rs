@@ -29,9 +29,21 @@ pub struct Row {
     /// Which engines do it: the first of two tiers, or both.
     #[serde(default)]
     pub on: On,
-    /// How the first engine is addressed.
+    /// How the engines are addressed.
     #[serde(default)]
     pub reach: Reach,
+    /// What the engines that break show from then on, where they are reached over TLS.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
+    /// What becomes of the first engine's name.
+    #[serde(default)]
+    pub name: Option<Naming>,
+    /// Requests before the fault, whose answers are not judged and are not in the counts.
+    #[serde(default)]
+    pub warm: u32,
+    /// Between the fault and the first request.
+    #[serde(default)]
+    pub pause_ms: u64,
     #[serde(default = "Protocol::all")]
     pub protocols: Vec<Protocol>,
     #[serde(default = "Endpoint::all")]
@@ -66,10 +78,52 @@ pub enum On {
 pub enum Reach {
     #[default]
     Plain,
-    /// A name that nobody has.
+    /// The first by a name that nobody has.
     Unresolvable,
-    /// https, to a port that speaks plain HTTP.
+    /// The first by https, on a port that speaks plain HTTP.
+    NoTls,
+    /// Both over TLS.
     Tls,
+    /// The first by a name that the lab's own name server answers for.
+    Named,
+}
+
+impl Reach {
+    /// Whether the first engine can be reached before the fault.
+    pub fn is_healthy(self) -> bool {
+        !matches!(self, Self::Unresolvable | Self::NoTls)
+    }
+}
+
+/// What a name comes to mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Naming {
+    /// There is no such name any more.
+    Gone,
+    /// The name server says that it fails.
+    ServerFails,
+    /// The name server says nothing.
+    Silent,
+    /// It means a third engine, like the first.
+    Moved,
+    /// As `moved`; but what was said before holds for an hour more.
+    MovedEarly,
+    /// It means a closed port before the first engine.
+    OneRefuses,
+    /// It means an engine that takes no connection before the first one.
+    OneBlackHole,
+}
+
+/// What an engine shows over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Certificate {
+    Good,
+    Expired,
+    AnotherName,
+    /// Issued by an authority that the gateway does not believe.
+    UnknownIssuer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +228,9 @@ pub struct Expected {
     /// Requests in the books of the two engines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received: Option<[u64; 2]>,
+    /// And of the one that the first one's name moved to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<u64>,
     /// How the attempts of the last request ended, by the request log; `ok` for one that served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried: Option<Vec<String>>,

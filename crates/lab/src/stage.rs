@@ -5,7 +5,7 @@
 
 use std::{
     env,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Stdio,
     sync::{
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use outrigger_fakes::{Fake, Options, Profile};
+use outrigger_fakes::{Fake, Identity, Options, Profile};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -25,20 +25,33 @@ use tokio::{
 };
 
 use crate::{
-    LabError,
+    LabError, Pace,
     cell::Cell,
     client::http1,
-    matrix::{Protocol, Reach},
+    matrix::{Certificate, Naming, Protocol, Reach},
+    names::{Means, NameServer},
+    pki::Pki,
 };
 
 /// What clients call the model, and what the engines do.
 pub const MODEL: &str = "lab";
 pub const ENGINES_MODEL: &str = "org/lab-model";
+/// What certificates call the engines, beside their address.
+pub(crate) const ENGINES_NAME: &str = "engine.lab.test";
 /// The key of the lab's client.
 pub const CLIENTS_KEY: &str = "sk-lab-client-6f1d0c9a2b7e4853";
 /// The engines' key, which only the gateway knows. It must never be seen outside.
 pub const ENGINES_KEY: &str = "sk-lab-engine-9b3e7a51c04d2f68";
+/// Where the gateway asks for names, in place of the machine's own name servers.
+const NAME_SERVERS_VARIABLE: &str = "OUTRIGGER_NAME_SERVERS";
+/// Addresses of this machine beside the usual one.
+pub(crate) const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+pub(crate) const NOWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const ENGINES_KEY_VARIABLE: &str = "OUTRIGGER_LAB_ENGINE_KEY";
+
+const FLEET: &str = "fleet.yaml";
+/// Whom the gateway believes, where engines are reached over TLS.
+const AUTHORITY: &str = "authority.pem";
 
 /// Tokens of every answer.
 pub const TOKENS: u32 = 8;
@@ -50,12 +63,15 @@ const SETTLED: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Place {
     pub engines: [Fake; 2],
+    /// At another address on the first one's port, where engines are reached by name.
+    pub moved: Option<Moved>,
     /// Another engine like them, which only the lab asks.
     pub twin: Fake,
     pub listen: SocketAddr,
     /// What the gateway calls the model, and the key that it wants.
     pub model: String,
     pub key: String,
+    pub(crate) pace: Pace,
     /// What of the engines must not reach a client.
     pub secrets: Vec<String>,
 }
@@ -64,6 +80,13 @@ impl Place {
     pub fn received(&self) -> [u64; 2] {
         [self.engines[0].stats().received, self.engines[1].stats().received]
     }
+}
+
+/// Where the first engine's name can move to, and who answers for the name.
+#[derive(Debug)]
+pub struct Moved {
+    pub engine: Fake,
+    pub(crate) names: NameServer,
 }
 
 /// A place with a gateway of the lab's own.
@@ -78,14 +101,25 @@ pub struct Stage {
 
 impl Stage {
     /// Starts everything.
-    pub async fn build(program: &Path, cell: &Cell) -> Result<Self, LabError> {
-        let engines = [engine(None).await?, engine(None).await?];
+    pub(crate) async fn build(program: &Path, cell: &Cell, pace: Pace) -> Result<Self, LabError> {
+        let shown = match cell.row.reach {
+            Reach::Tls => Some(Pki::shared()?.identity(Certificate::Good)),
+            _ => None,
+        };
+        let engines = [engine(None, shown.clone()).await?, engine(None, shown).await?];
         let folder = Folder::new()?;
-        let file = folder.0.join("fleet.yaml");
-        std::fs::write(&file, fleet(cell, &engines))
-            .map_err(|source| LabError::Folder { at: folder.0.clone(), source })?;
+        let file = folder.0.join(FLEET);
+        folder.write(FLEET, &fleet(cell, &engines, pace))?;
+        if cell.row.reach == Reach::Tls {
+            folder.write(AUTHORITY, &Pki::shared()?.authority)?;
+        }
+        let moved = match cell.row.reach {
+            Reach::Named => Some(Moved::start(&engines[0], cell.row.name).await?),
+            _ => None,
+        };
         let mut gateway = (Command::new(program).arg("serve").arg("--fleet").arg(&file))
             .env(ENGINES_KEY_VARIABLE, ENGINES_KEY)
+            .envs(moved.iter().map(|moved| (NAME_SERVERS_VARIABLE, moved.names.at.to_string())))
             .env_remove("OUTRIGGER_ADMIN_TOKEN")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -97,7 +131,7 @@ impl Stage {
         let (model, key) = (MODEL.to_owned(), CLIENTS_KEY.to_owned());
         let mut secrets: Vec<String> = engines.iter().map(|engine| engine.listen_addr().to_string()).collect();
         secrets.extend([ENGINES_KEY, "uvicorn"].map(str::to_owned));
-        let place = Place { engines, twin: engine(None).await?, listen, model, key, secrets };
+        let place = Place { engines, moved, twin: engine(None, None).await?, listen, model, key, pace, secrets };
         Ok(Self { place, admin, log, gateway, _folder: folder })
     }
 
@@ -131,8 +165,19 @@ impl Stage {
     }
 }
 
+impl Moved {
+    /// The engine has to have the port of the first one, which may be taken there.
+    async fn start(first: &Fake, naming: Option<Naming>) -> Result<Self, LabError> {
+        let at = SocketAddr::from((ELSEWHERE, first.listen_addr().port()));
+        let seconds = if naming == Some(Naming::MovedEarly) { 3_600 } else { 0 };
+        let means = Means { addresses: vec![Ipv4Addr::LOCALHOST], seconds, trouble: None };
+        let names = NameServer::start(means).await.map_err(LabError::Names)?;
+        Ok(Self { engine: engine(Some(at), None).await?, names })
+    }
+}
+
 /// An engine at this address, or at a free one.
-pub(crate) async fn engine(at: Option<SocketAddr>) -> Result<Fake, LabError> {
+pub(crate) async fn engine(at: Option<SocketAddr>, tls: Option<Identity>) -> Result<Fake, LabError> {
     let profile = Profile {
         name: "lab".to_owned(),
         model: ENGINES_MODEL.to_owned(),
@@ -142,7 +187,7 @@ pub(crate) async fn engine(at: Option<SocketAddr>) -> Result<Fake, LabError> {
         ..Profile::default()
     };
     let options = Options::new(profile);
-    let options = Options { listen: at.unwrap_or(options.listen), ..options };
+    let options = Options { listen: at.unwrap_or(options.listen), tls, ..options };
     Fake::spawn(options).await.map_err(LabError::Engine)
 }
 
@@ -158,6 +203,10 @@ impl Folder {
         std::fs::create_dir_all(&at).map_err(|source| LabError::Folder { at: at.clone(), source })?;
         Ok(Self(at))
     }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), LabError> {
+        std::fs::write(self.0.join(name), text).map_err(|source| LabError::Folder { at: self.0.clone(), source })
+    }
 }
 
 impl Drop for Folder {
@@ -168,23 +217,30 @@ impl Drop for Folder {
 }
 
 /// Two clouds with an engine each; the second serves what the first does not.
-fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
+fn fleet(cell: &Cell, engines: &[Fake; 2], pace: Pace) -> String {
     let version = match cell.protocol {
         Protocol::Http1 => 1,
         Protocol::Http2 => 2,
     };
     let [first, second] = engines.each_ref().map(Fake::listen_addr);
-    let first = match cell.row.reach {
-        Reach::Plain => format!("http://{first}"),
-        Reach::Unresolvable => "http://engine.invalid:8000".to_owned(),
-        Reach::Tls => format!("https://{first}"),
+    let (first, second) = match cell.row.reach {
+        Reach::Plain => (format!("http://{first}"), format!("http://{second}")),
+        Reach::Unresolvable => ("http://engine.invalid:8000".to_owned(), format!("http://{second}")),
+        Reach::Named => (format!("http://{ENGINES_NAME}:{}", first.port()), format!("http://{second}")),
+        Reach::NoTls => (format!("https://{first}"), format!("http://{second}")),
+        Reach::Tls => (format!("https://{first}"), format!("https://{second}")),
     };
+    let authority = if cell.row.reach == Reach::Tls { format!("ca: \"file:{AUTHORITY}\", ") } else { String::new() };
     let backend = |cloud: &str, url: &str| {
         format!(
-            "{{ cloud: {cloud}, engine: vllm, url: \"{url}/v1\", model: {ENGINES_MODEL}, http: {version}, metrics: none, \
+            "{{ cloud: {cloud}, engine: vllm, url: \"{url}/v1\", model: {ENGINES_MODEL}, http: {version}, metrics: none, {authority}\
              api_key: \"${{{ENGINES_KEY_VARIABLE}}}\", apis: [chat, completions, responses, messages] }}"
         )
     };
+    // Within it two addresses are tried one after the other, or a handshake of TLS is done.
+    let connect = if matches!(cell.row.reach, Reach::Named | Reach::Tls) { 800 } else { 300 };
+    let times = [("connect", connect), ("headers", 400), ("first_token", 500), ("idle", 500), ("total", 3_000)];
+    let times = times.map(|(key, usual)| format!("{key}: {}ms", pace.of(Duration::from_millis(usual)).as_millis()));
     let hash: String = Sha256::digest(CLIENTS_KEY).iter().map(|byte| format!("{byte:02x}")).collect();
     format!(
         "version: 1\n\
@@ -192,11 +248,12 @@ fn fleet(cell: &Cell, engines: &[Fake; 2]) -> String {
          clouds: {{ one: {{}}, two: {{}} }}\n\
          backends:\n  first: {}\n  second: {}\n\
          models:\n  {MODEL}:\n    \
-           timeouts: {{ connect: 300ms, headers: 400ms, first_token: 500ms, idle: 500ms, total: 3s }}\n    \
+           timeouts: {{ {} }}\n    \
            tiers: [ {{ split: {{ first: 1 }} }}, {{ split: {{ second: 1 }} }} ]\n\
          keys:\n  lab: {{ sha256: \"{hash}\" }}\n",
         backend("one", &first),
-        backend("two", &format!("http://{second}")),
+        backend("two", &second),
+        times.join(", "),
     )
 }
 

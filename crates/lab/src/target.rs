@@ -9,7 +9,7 @@ use std::{net::SocketAddr, time::Duration};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    LabError,
+    LabError, Pace,
     answer::{self, Read},
     cell::Cell,
     client::{Ask, Got},
@@ -45,8 +45,10 @@ pub async fn run(
 ) -> Result<Vec<(Cell, Verdict)>, LabError> {
     let [first, second] = target.engines;
     let place = Place {
-        engines: [engine(Some(first)).await?, engine(Some(second)).await?],
-        twin: engine(None).await?,
+        engines: [engine(Some(first), None).await?, engine(Some(second), None).await?],
+        moved: None,
+        pace: Pace::USUAL,
+        twin: engine(None, None).await?,
         listen: target.listen,
         model: target.model.clone(),
         key: target.key.clone(),

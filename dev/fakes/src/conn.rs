@@ -21,7 +21,7 @@ use std::{
 
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::watch,
     time::{sleep, timeout},
@@ -35,18 +35,25 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// What a connection's last bytes are, and how it is closed after them.
 #[derive(Debug, Default)]
 pub(crate) struct Parting {
-    bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     reset: bool,
+    /// Inside TLS, `close_notify` says that this was all.
+    pub(crate) says_so: bool,
 }
 
 impl Parting {
     pub(crate) fn reset_after(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.to_vec(), reset: true }
+        Self { bytes: bytes.to_vec(), reset: true, says_so: false }
     }
 
-    /// Closed as if all had been said, by FIN.
+    /// Closed by FIN, as the kernel does for a process that ends.
     pub(crate) fn close_after(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.to_vec(), reset: false }
+        Self { bytes: bytes.to_vec(), reset: false, says_so: false }
+    }
+
+    /// Closed as by somebody who has said all.
+    pub(crate) fn end_with(bytes: Vec<u8>) -> Self {
+        Self { bytes, reset: false, says_so: true }
     }
 }
 
@@ -174,11 +181,36 @@ impl Drop for Unanswered {
 pub(crate) struct BreakableStream {
     tcp: TcpStream,
     line: Arc<Line>,
+    /// The parting, as TLS has it.
+    sealed: Option<Vec<u8>>,
 }
 
 impl BreakableStream {
     pub(crate) fn new(tcp: TcpStream, line: Arc<Line>) -> Self {
-        Self { tcp, line }
+        Self { tcp, line, sealed: None }
+    }
+
+    /// How the connection ends, as soon as that is settled.
+    pub(crate) fn parting(&self) -> Option<&Parting> {
+        self.line.parting.get()
+    }
+
+    /// Sends these bytes in parting.
+    pub(crate) fn seal(&mut self, bytes: Vec<u8>) {
+        self.sealed = Some(bytes);
+    }
+
+    /// Reads once.
+    pub(crate) async fn hear(&mut self) {
+        let mut away = [0; 4096];
+        // Whatever comes of it, the connection ends.
+        let _ = self.tcp.read(&mut away).await;
+    }
+
+    /// Reads until the other side closes, and answers nothing.
+    pub(crate) async fn swallow(&mut self) {
+        let mut away = [0; 4096];
+        while self.tcp.read(&mut away).await.is_ok_and(|n| n > 0) {}
     }
 
     /// Looks at the first bytes and leaves them where they are.
@@ -208,7 +240,7 @@ impl Drop for BreakableStream {
     fn drop(&mut self) {
         let Some(parting) = self.line.parting.get() else { return };
         // A full send buffer only means that the end comes a little earlier.
-        let _ = self.tcp.try_write(&parting.bytes);
+        let _ = self.tcp.try_write(self.sealed.as_ref().unwrap_or(&parting.bytes));
         if parting.reset {
             let _ = SockRef::from(&self.tcp).set_linger(Some(Duration::ZERO));
         } else {

@@ -121,6 +121,12 @@ impl FaultSet {
         }
     }
 
+    /// What becomes of a new connection in place of being spoken on.
+    pub(crate) fn greeting(&self) -> Option<FaultKind> {
+        let kinds = [FaultKind::Mute, FaultKind::HelloCut];
+        kinds.into_iter().find(|kind| self.lock().faults.iter().any(|(_, f)| f.kind == *kind))
+    }
+
     /// Factor and probability, for the engine.
     pub(crate) fn slow(&self) -> Option<(f64, f64)> {
         let active = self.lock();

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use tokio::time::sleep;
 
@@ -153,6 +154,35 @@ impl Generation {
             _ => self.voice.whole(tokens, finish),
         };
         Ok(self.deliver(answer.to_string()))
+    }
+
+    /// Answers by hand, and ends the answer with its connection.
+    pub(crate) async fn without_framing<T>(mut self, says_so: bool) -> T {
+        let mut tokens = 0;
+        while let Some(Event::Token(_)) = self.ticket.next().await {
+            self.entry.token();
+            tokens += 1;
+        }
+        let (kind, body) = if self.stream {
+            ("text/event-stream; charset=utf-8", self.all_events(tokens))
+        } else {
+            ("application/json", self.voice.whole(tokens, Finish::natural(true)).to_string().into_bytes())
+        };
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n");
+        let bytes = [head.as_bytes(), &body].concat();
+        self.entry.end(if says_so { Outcome::Ok } else { Outcome::Fault });
+        let parting = if says_so { Parting::end_with(bytes) } else { Parting::close_after(&bytes) };
+        self.line.end(parting).await
+    }
+
+    fn all_events(&self, tokens: u32) -> Vec<u8> {
+        let voice = &self.voice;
+        let mut events = voice.at_once();
+        events.extend(voice.opening());
+        events.extend((0..tokens).map(|n| voice.token(n)));
+        events.extend(voice.closing(tokens, Finish::natural(true)));
+        events.extend(voice.done().map(Bytes::from));
+        events.concat()
     }
 
     fn deliver(self, answer: String) -> Response<AnswerBody> {

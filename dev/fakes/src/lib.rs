@@ -27,6 +27,7 @@ mod rng;
 mod routes;
 mod server;
 mod stats;
+mod tls;
 
 use std::{
     fmt, io,
@@ -47,6 +48,7 @@ pub use crate::{
     process::{Ended, run_process},
     profile::{EngineKind, Fixed, LLAMA_70B, Profile, ProfileError},
     stats::{Outcome, RequestRecord, Stats},
+    tls::Identity,
 };
 
 /// What a `kill` fault does; it need not return.
@@ -61,6 +63,8 @@ pub struct Options {
     pub admin: SocketAddr,
     pub profile: Profile,
     pub seed: u64,
+    /// None: clear text.
+    pub tls: Option<Identity>,
     /// None: a `kill` acts as `refuse`.
     pub on_kill: Option<OnKill>,
 }
@@ -69,7 +73,7 @@ impl Options {
     /// Loopback, free ports, seed 0.
     pub fn new(profile: Profile) -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        Self { listen: any, admin: any, profile, seed: 0, on_kill: None }
+        Self { listen: any, admin: any, profile, seed: 0, tls: None, on_kill: None }
     }
 }
 
@@ -102,6 +106,7 @@ impl Fake {
         let shared = Arc::new(Shared {
             engine: Engine::start(options.profile, options.seed),
             faults: FaultSet::new(options.seed),
+            tls: tls::Shown::new(options.tls),
             book: Arc::default(),
             network: watch::Sender::new(Network::Open),
             applied: watch::Sender::new(Network::Open),
@@ -146,6 +151,11 @@ impl Fake {
         self.shared.book.requests_after(seq)
     }
 
+    /// Shows this certificate to whoever connects from now on.
+    pub fn show(&self, identity: Identity) {
+        self.shared.tls.show(identity);
+    }
+
     /// Returns once the fault is in force.
     pub async fn set_fault(&self, fault: Fault) {
         self.shared.set_fault(fault).await;
@@ -182,6 +192,7 @@ impl Drop for Fake {
 struct Shared {
     engine: Engine,
     faults: FaultSet,
+    tls: tls::Shown,
     book: Arc<StatsBook>,
     /// What the faults demand of the network.
     network: watch::Sender<Network>,

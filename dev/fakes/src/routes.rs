@@ -157,6 +157,9 @@ async fn generate(
     let is_last = has(FaultKind::GoawayLate) && !line.is_http2();
     let as_stream = stream && !has(FaultKind::PlainJson);
     let generation = Generation { voice, ticket, entry, line, fault, stream, inputs: inference.inputs };
+    if !generation.line.is_http2() && (has(FaultKind::Unframed) || has(FaultKind::UnframedCut)) {
+        return generation.without_framing(has(FaultKind::Unframed)).await;
+    }
     let mut response = if as_stream { generation.stream() } else { generation.whole().await? };
     if is_last {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -4,7 +4,7 @@
 //! a dead process but lets nobody else have the port. A black hole is a listener with an accept queue of zero that is
 //! filled with connections of our own, so that the kernel drops every further SYN; clients that connected just before
 //! simply never get an answer. Idle keep-alive connections are closed after 5 s, as uvicorn does. What a connection
-//! speaks, HTTP/1.1 or HTTP/2 in clear text, is known by its first bytes.
+//! speaks, HTTP/1.1 or HTTP/2, is known by its first bytes in clear text, and in TLS by what was agreed on.
 
 use std::{
     io,
@@ -22,6 +22,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
@@ -31,8 +32,9 @@ use tokio::{
 use crate::{
     Shared,
     conn::{BreakableStream, Line, Parting},
-    faults::Network,
+    faults::{FaultKind, Network},
     routes,
+    tls::Secured,
 };
 
 const BACKLOG: i32 = 1024;
@@ -175,8 +177,25 @@ async fn reachable(network: &mut watch::Receiver<Network>, line: &Line) -> bool 
     state == Network::Open
 }
 
+/// What hyper speaks on: a connection in clear text, or inside TLS.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Wire for T {}
+
 /// How a connection ends is its client's business; only its requests are recorded.
-async fn speak(shared: Arc<Shared>, line: Arc<Line>, stream: BreakableStream) {
+async fn speak(shared: Arc<Shared>, line: Arc<Line>, mut stream: BreakableStream) {
+    match shared.faults.greeting() {
+        Some(FaultKind::HelloCut) => return stream.hear().await,
+        Some(_) => return stream.swallow().await,
+        None => {}
+    }
+    if let Some(acceptor) = shared.tls.acceptor() {
+        return match timeout(IDLE, Secured::accept(acceptor, stream)).await {
+            Ok(Ok(stream)) if stream.agreed_on_http2() => speak_http2(shared, line, stream).await,
+            Ok(Ok(stream)) => speak_http1(shared, line, stream).await,
+            Ok(Err(_)) | Err(_) => {}
+        };
+    }
     match timeout(IDLE, stream.speaks_http2()).await {
         Ok(Ok(true)) => speak_http2(shared, line, stream).await,
         Ok(Ok(false)) => speak_http1(shared, line, stream).await,
@@ -184,14 +203,14 @@ async fn speak(shared: Arc<Shared>, line: Arc<Line>, stream: BreakableStream) {
     }
 }
 
-async fn speak_http1(shared: Arc<Shared>, line: Arc<Line>, stream: BreakableStream) {
+async fn speak_http1(shared: Arc<Shared>, line: Arc<Line>, stream: impl Wire) {
     let service = service_fn(|request| routes::answer(shared.clone(), line.clone(), request));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(IDLE);
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn speak_http2(shared: Arc<Shared>, line: Arc<Line>, stream: BreakableStream) {
+async fn speak_http2(shared: Arc<Shared>, line: Arc<Line>, stream: impl Wire) {
     line.set_http2();
     let streams = Streams::default();
     let service = service_fn(|request| routes::answer(shared.clone(), line.clone(), request));

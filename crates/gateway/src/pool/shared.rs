@@ -128,6 +128,11 @@ impl Shared {
         self.open() < self.limit.load(Ordering::Relaxed)
     }
 
+    /// It is to take no new requests; those on it go on.
+    pub(super) fn retire(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn is_usable(&self) -> bool {
         let is_idle_for = || self.idle_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
         !self.is_over.load(Ordering::Relaxed)

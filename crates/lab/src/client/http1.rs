@@ -62,19 +62,20 @@ async fn read(socket: &mut TcpStream, behaviour: Behaviour) -> (Vec<u8>, bool) {
 }
 
 fn parse(bytes: &[u8]) -> io::Result<Got> {
+    let nothing = Got { how: "the connection ended".to_owned(), ..Got::default() };
     if bytes.is_empty() {
-        return Ok(Got::default());
+        return Ok(nothing);
     }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(length) = head.parse(bytes).map_err(io::Error::other)? else {
-        return Ok(Got::default());
+        return Ok(nothing);
     };
     let headers: Vec<(String, String)> =
         (head.headers.iter()).map(|h| (h.name.to_owned(), String::from_utf8_lossy(h.value).into_owned())).collect();
     let status = head.code.unwrap_or(0);
     let raw = &bytes[length..];
-    let mut got = Got { status, headers, ..Got::default() };
+    let mut got = Got { status, headers, ..nothing };
     (got.body, got.ended) = if got.header("transfer-encoding").is_some() {
         unchunked(raw)
     } else {

@@ -42,7 +42,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
     version,
     after_help = "Exit codes: 0 yes; 1 it ran, and the answer is no; 2 wrong arguments or input; 3 a port, a disk or a network
 is in the way; 130 Ctrl-C. Data goes to standard output, words to standard error.
-Variables: OUTRIGGER_ADMIN_TOKEN for the admin listener; NO_COLOR, CLICOLOR_FORCE for colours."
+Variables: OUTRIGGER_ADMIN_TOKEN for the admin listener; OUTRIGGER_NAME_SERVERS in place of those of
+/etc/resolv.conf; NO_COLOR, CLICOLOR_FORCE for colours."
 )]
 struct Cli {
     #[command(subcommand)]

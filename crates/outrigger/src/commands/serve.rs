@@ -14,7 +14,8 @@ use std::{
 
 use outrigger_core::fleet::Fleet;
 use outrigger_gateway::{
-    Running, Setup, admin::Access, events::Outputs, litellm::Dialect, live::Loaded, net::Tcp, tls::listener::Listener,
+    Running, Setup, admin::Access, dns, events::Outputs, litellm::Dialect, live::Loaded, net::Tcp,
+    tls::listener::Listener,
 };
 use outrigger_import::{Variables, Verdict};
 use tokio::{
@@ -101,6 +102,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 async fn serve(args: &Args) -> Result<Exit, Refusal> {
+    dns::check_settings().map_err(|why| (Exit::Usage, format!("error: {why}")))?;
     let loaded = load(&args.source, colour_on_stderr())?;
     let fleet = loaded.fleet.clone();
     let mut sockets = Sockets::from_env();

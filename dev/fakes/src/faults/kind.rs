@@ -15,6 +15,10 @@ pub enum FaultKind {
     /// Nothing is accepted (a connect times out) and nothing more is read or written on open connections. The kernel
     /// still acknowledges what a client sends on those.
     Blackhole,
+    /// A new connection is taken, and then nothing is said on it: a handshake of TLS that never ends. Open connections go on.
+    Mute,
+    /// A new connection is closed as soon as its client has said something: a handshake of TLS that breaks off.
+    HelloCut,
     /// The process exits with 137. In a library fake without `on_kill` it acts as `refuse`.
     Kill,
     /// Each step takes `factor` (10) times as long.
@@ -78,13 +82,21 @@ pub enum FaultKind {
     /// A graceful GOAWAY after `after_tokens` (3): the answer ends whole and counts as answered, and the next request
     /// needs another connection. Over HTTP/1.1 the answer says `Connection: close`.
     GoawayLate,
+    /// An answer with neither length nor chunks, whole when its connection is closed, as HTTP/1.0 had it. It counts as
+    /// answered. HTTP/1.1 only.
+    Unframed,
+    /// As `unframed`, but TLS does not say that this was all (no `close_notify`), so that nobody can tell it from a cut.
+    /// Without TLS there is no difference to be seen. HTTP/1.1 only.
+    UnframedCut,
 }
 
 impl FaultKind {
     /// Every kind, with those statuses that have a body of their own.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 49] = [
         Self::Refuse,
         Self::Blackhole,
+        Self::Mute,
+        Self::HelloCut,
         Self::Kill,
         Self::Slow,
         Self::Hang,
@@ -128,6 +140,8 @@ impl FaultKind {
         Self::NoDone,
         Self::Goaway,
         Self::GoawayLate,
+        Self::Unframed,
+        Self::UnframedCut,
     ];
 
     /// As in JSON.
@@ -136,6 +150,8 @@ impl FaultKind {
             Self::Status(status) => return Cow::Owned(status.to_string()),
             Self::Refuse => "refuse",
             Self::Blackhole => "blackhole",
+            Self::Mute => "mute",
+            Self::HelloCut => "hello_cut",
             Self::Kill => "kill",
             Self::Slow => "slow",
             Self::Hang => "hang",
@@ -162,11 +178,13 @@ impl FaultKind {
             Self::NoDone => "no_done",
             Self::Goaway => "goaway",
             Self::GoawayLate => "goaway_late",
+            Self::Unframed => "unframed",
+            Self::UnframedCut => "unframed_cut",
         })
     }
 
     pub(super) fn per_request(self) -> bool {
-        !matches!(self, Self::Refuse | Self::Blackhole | Self::Kill | Self::Slow)
+        !matches!(self, Self::Refuse | Self::Blackhole | Self::Mute | Self::HelloCut | Self::Kill | Self::Slow)
     }
 
     pub(super) fn default_after_tokens(self) -> u32 {

@@ -14,4 +14,5 @@ mod http2;
 mod load;
 mod process;
 mod stats;
+mod tls;
 mod wire;
