@@ -112,7 +112,10 @@ pub async fn dispatch<'a>(
                     }
                 }
             }
-            Decision::Reject(reject) => return ended(live, call, &reject, &decided, last),
+            Decision::Reject(reject) => {
+                live.events.metrics().rejected(&call.public_name, reject.why);
+                return ended(live, call, &reject, &decided, last);
+            }
         };
         let Some(upstream) = decided.upstream.clone() else { continue };
         if !call.attempts.is_empty() {

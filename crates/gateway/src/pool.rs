@@ -16,7 +16,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -104,6 +104,8 @@ pub struct Pool {
     speaks_http2: AtomicBool,
     opening: Semaphore,
     trouble: Mutex<Trouble>,
+    /// When the certificate ends that the backend showed last, in seconds since the Unix epoch; 0 before any.
+    certificate_ends: AtomicI64,
 }
 
 /// Why TLS failed last, and whether that has been said.
@@ -200,6 +202,7 @@ impl Pool {
             speaks_http2,
             opening: Semaphore::new(1),
             trouble: Mutex::default(),
+            certificate_ends: AtomicI64::new(0),
         }
     }
 
@@ -270,7 +273,14 @@ impl Pool {
             *trouble = Trouble { why, is_said: false };
         }
         // A connection that died is no evidence against the certificate.
-        secured.map_err(|e| if backend::is_refusal(&e) { Fault::Tls } else { Fault::Reset })
+        let secured = secured.map_err(|e| if backend::is_refusal(&e) { Fault::Tls } else { Fault::Reset })?;
+        self.certificate_ends.store(secured.certificate_ends.unwrap_or(0), Ordering::Relaxed);
+        Ok((secured.stream, secured.is_http2))
+    }
+
+    /// When the certificate ends that the backend showed last, in seconds since the Unix epoch.
+    pub fn certificate_ends(&self) -> Option<i64> {
+        Some(self.certificate_ends.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 
     /// Why TLS fails, if it does and has not been asked for yet.

@@ -3,13 +3,15 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{OnceLock, atomic::AtomicU64},
+    path::Path,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
 use outrigger_core::{
-    fleet::{BackendId, CloudId, Fleet, ModelId},
+    fleet::{BackendId, CloudId, Fleet, ModelId, Slo},
     record::{AttemptRecord, End, Outcome, TokensSource},
+    route::RejectReason,
     state::{State, health::Health, load::Scrape, survive::Survival},
     units::{NanoUsd, Nanos},
 };
@@ -25,7 +27,7 @@ use prometheus_client::{
 };
 
 use super::series::{AllSeries, Served};
-use crate::{pool_cost::Bill, scrape};
+use crate::{pool_cost::Bill, scrape, upstream::Upstream};
 
 macro_rules! labels {
     ($($name:ident { $($field:ident: $type:ty),* })*) => {$(
@@ -50,7 +52,10 @@ labels! {
     PoolNameLabels { pool: String }
     ScaleLabels { pool: String, result: &'static str }
     CloudLabels { cloud: String, window: &'static str }
+    SloLabels { model: String, quantile: &'static str, of: &'static str }
+    ChainLabels { chain: String }
     ModelLabels { model: String }
+    RejectionLabels { model: String, reason: &'static str }
     ResultLabels { result: &'static str }
     KeyLabels { backend: String }
     DigestLabels { digest: String }
@@ -119,6 +124,7 @@ pub struct Metrics {
     per_token: Histograms,
     up: Family<BackendLabels, Gauge>,
     state: Family<StateLabels, Gauge>,
+    ejections: Family<BackendLabels, Counter>,
     probes: Family<ProbeLabels, Counter>,
     in_flight: Family<BackendLabels, Gauge>,
     engine: EngineGauges,
@@ -129,16 +135,22 @@ pub struct Metrics {
     marginal_cost: Family<CostLabels, FloatCounter>,
     pool_cost: Family<PoolLabels, FloatCounter>,
     spend: Family<CloudLabels, FloatGauge>,
+    spend_limit: Family<CloudLabels, FloatGauge>,
+    slo: Family<SloLabels, FloatGauge>,
     survivable: Family<SurvivalLabels, FloatGauge>,
     desired_replicas: Family<PoolNameLabels, Gauge>,
     scale_calls: Family<ScaleLabels, Counter>,
     retries: Family<ModelLabels, Counter>,
+    rejections: Family<RejectionLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
     certificates: Family<ResultLabels, Counter>,
+    certificate_expiry: Family<ChainLabels, Gauge>,
+    backend_certificate_expiry: Family<BackendLabels, Gauge>,
     keys_refused: Family<KeyLabels, Counter>,
     last_reload_ok: Gauge,
     config_hash: Family<DigestLabels, Gauge>,
     log_lines_lost: Family<LogLabels, Counter>,
+    started: FloatGauge,
     connections: Gauge,
     overlays: Gauge,
     series: AllSeries,
@@ -167,6 +179,7 @@ impl Metrics {
             per_token: Family::new_with_constructor(token_seconds),
             up: Family::default(),
             state: Family::default(),
+            ejections: Family::default(),
             probes: Family::default(),
             in_flight: Family::default(),
             engine: EngineGauges::default(),
@@ -177,16 +190,22 @@ impl Metrics {
             marginal_cost: Family::default(),
             pool_cost: Family::default(),
             spend: Family::default(),
+            spend_limit: Family::default(),
+            slo: Family::default(),
             survivable: Family::default(),
             desired_replicas: Family::default(),
             scale_calls: Family::default(),
             retries: Family::default(),
+            rejections: Family::default(),
             reloads: Family::default(),
             certificates: Family::default(),
+            certificate_expiry: Family::default(),
+            backend_certificate_expiry: Family::default(),
             keys_refused: Family::default(),
             last_reload_ok: Gauge::default(),
             config_hash: Family::default(),
             log_lines_lost: Family::default(),
+            started: FloatGauge::default(),
             connections: Gauge::default(),
             overlays: Gauge::default(),
             series: AllSeries::default(),
@@ -200,6 +219,7 @@ impl Metrics {
         r.register("time_per_output_token_seconds", "Mean per request, after the first", metrics.per_token.clone());
         r.register("backend_up", "1 while a backend may get traffic", metrics.up.clone());
         r.register("backend_state", "1 for the state that a backend is in", metrics.state.clone());
+        r.register("backend_ejections", "Times that a backend was taken out of use", metrics.ejections.clone());
         r.register("backend_health_checks", "Probes, by result", metrics.probes.clone());
         r.register("backend_inflight", "Requests of this gateway on a backend now", metrics.in_flight.clone());
         metrics.engine.register(r);
@@ -214,6 +234,8 @@ impl Metrics {
             metrics.pool_cost.clone(),
         );
         r.register("spend_usd", "Spent on tokens in a sliding window, for spend limits", metrics.spend.clone());
+        r.register("spend_limit_usd", "What this gateway may spend of a spend limit", metrics.spend_limit.clone());
+        r.register("slo_seconds", "The objective of a model, from the fleet file", metrics.slo.clone());
         r.register(
             "survivable_share",
             "Of a model's load now, what would still be served without substitutes if the cloud died",
@@ -227,9 +249,24 @@ impl Metrics {
         r.register("scale_calls", "Calls to whoever scales a pool, by result", metrics.scale_calls.clone());
         r.register("retries", "Attempts after the first", metrics.retries.clone());
         r.register(
+            "rejections",
+            "Requests for which routing found no backend (any more), by why",
+            metrics.rejections.clone(),
+        );
+        r.register(
             "certificate_reloads",
             "Changed certificates for clients, by whether they could be used",
             metrics.certificates.clone(),
+        );
+        r.register(
+            "certificate_expiry_timestamp_seconds",
+            "When the certificate that clients are shown ends",
+            metrics.certificate_expiry.clone(),
+        );
+        r.register(
+            "backend_certificate_expiry_timestamp_seconds",
+            "When the certificate ends that a backend showed last",
+            metrics.backend_certificate_expiry.clone(),
         );
         r.register("config_reloads", "Reloads of the fleet file, by result", metrics.reloads.clone());
         r.register(
@@ -244,6 +281,7 @@ impl Metrics {
             metrics.keys_refused.clone(),
         );
         r.register("log_lines_lost", "Lines that a log could not take", metrics.log_lines_lost.clone());
+        r.register("process_start_time_seconds", "When this gateway was started", metrics.started.clone());
         r.register("client_connections", "Client connections open now", metrics.connections.clone());
         r.register("overlays", "Temporary changes in force", metrics.overlays.clone());
         let build: Family<VersionLabels, Gauge> = Family::default();
@@ -348,6 +386,12 @@ impl Metrics {
         self.retries.get_or_create(&ModelLabels { model: model.to_owned() }).inc();
     }
 
+    /// No backend was found, at first or after some had failed.
+    pub fn rejected(&self, model: &str, why: RejectReason) {
+        let labels = RejectionLabels { model: model.to_owned(), reason: why.as_str() };
+        self.rejections.get_or_create(&labels).inc();
+    }
+
     pub fn probed(&self, fleet: &Fleet, backend: BackendId, result: &'static str) {
         let (backend, cloud, region) = names(fleet, backend);
         self.probes.get_or_create(&ProbeLabels { backend, cloud, region, result }).inc();
@@ -379,13 +423,33 @@ impl Metrics {
         self.connections.dec();
     }
 
-    pub fn starts_with(&self) {
+    pub fn starts(&self, now: Nanos) {
         self.last_reload_ok.set(1);
+        self.started.set(seconds(now));
+    }
+
+    /// The certificate in force for clients ends then.
+    pub fn certificate_ends(&self, chain: &Path, at: i64) {
+        self.certificate_expiry.get_or_create(&ChainLabels { chain: chain.display().to_string() }).set(at);
     }
 
     /// The page for Prometheus, with the gauges set from `state` first.
-    pub fn page(&self, state: &mut State, overlays: usize, pool_costs: &BTreeMap<Bill, NanoUsd>, now: Nanos) -> String {
+    pub fn page(
+        &self,
+        state: &mut State,
+        upstreams: &[Arc<Upstream>],
+        overlays: usize,
+        pool_costs: &BTreeMap<Bill, NanoUsd>,
+        now: Nanos,
+    ) -> String {
         self.read_state(state, now);
+        self.read_file(state.fleet());
+        self.backend_certificate_expiry.clear();
+        for (i, upstream) in upstreams.iter().enumerate() {
+            if let Some(at) = upstream.pool.certificate_ends() {
+                self.backend_certificate_expiry.get_or_create(&backend_labels(state.fleet(), i)).set(at);
+            }
+        }
         self.pool_cost.clear();
         for (Bill { pool, cloud, kind }, sum) in pool_costs {
             let labels = PoolLabels { pool: pool.clone(), cloud: cloud.clone(), kind };
@@ -404,6 +468,7 @@ impl Metrics {
         }
         self.engine.clear();
         self.state.clear();
+        self.ejections.clear();
         self.weight.clear();
         self.config_hash.clear();
         self.config_hash.get_or_create(&DigestLabels { digest: fleet.digest.clone() }).set(1);
@@ -418,6 +483,7 @@ impl Metrics {
             if let Some(said) = engine_said(state, id) {
                 self.engine.set(&labels, &said, now);
             }
+            self.ejections.get_or_create(&labels).inc_by(seen.live.taken_out());
             self.state.get_or_create(&StateLabels { backend, cloud, region, state: word }).set(1);
         }
         for (m, model) in fleet.models.iter().enumerate() {
@@ -443,10 +509,35 @@ impl Metrics {
             let labels = SurvivalLabels { model: model.to_owned(), lost_cloud: lost_cloud.to_owned() };
             self.survivable.get_or_create(&labels).set(survival.share());
         }
+        self.spend.clear();
         for (c, cloud) in fleet.clouds.iter().enumerate().filter(|(_, c)| c.spend_limit.is_some()) {
             let (hour, day, reserved) = state.spend(CloudId(c as u16), now);
             for (window, usd) in [("hour", hour), ("day", day), ("reserved", reserved)] {
                 self.spend.get_or_create(&CloudLabels { cloud: cloud.name.clone(), window }).set(usd.as_usd());
+            }
+        }
+    }
+
+    /// What the fleet file sets as a bound, so that alerts need not repeat it.
+    fn read_file(&self, fleet: &Fleet) {
+        self.slo.clear();
+        for model in &fleet.models {
+            let Slo { ttft_p95, time_per_output_token_p95 } = model.slo;
+            let objectives = [("time_to_first_token", ttft_p95), ("time_per_output_token", time_per_output_token_p95)];
+            for (of, objective) in objectives {
+                let Some(objective) = objective else { continue };
+                let labels = SloLabels { model: model.name.clone(), quantile: "0.95", of };
+                self.slo.get_or_create(&labels).set(objective.as_secs_f64());
+            }
+        }
+        self.spend_limit.clear();
+        let replicas = f64::from(fleet.gateway.replicas.count().max(1));
+        for cloud in &fleet.clouds {
+            let Some(limit) = cloud.spend_limit else { continue };
+            for (window, usd) in [("hour", limit.per_hour), ("day", limit.per_day)] {
+                let Some(usd) = usd else { continue };
+                let labels = CloudLabels { cloud: cloud.name.clone(), window };
+                self.spend_limit.get_or_create(&labels).set(usd.as_usd() / replicas);
             }
         }
     }
@@ -517,6 +608,16 @@ pub fn state_word(state: &outrigger_core::state::BackendState, now: Nanos) -> &'
         (Health::Up, _) if state.live.ramp(now) < 1.0 => "slow_start",
         (Health::Up, _) => "up",
     }
+}
+
+fn backend_labels(fleet: &Fleet, index: usize) -> BackendLabels {
+    let (backend, cloud, region) = names(fleet, BackendId(index as u16));
+    BackendLabels { backend, cloud, region }
+}
+
+/// Since the Unix epoch, as Prometheus writes moments.
+fn seconds(at: Nanos) -> f64 {
+    at.since(Nanos::ZERO).as_secs_f64()
 }
 
 fn names(fleet: &Fleet, backend: BackendId) -> (String, String, String) {

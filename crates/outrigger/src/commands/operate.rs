@@ -215,7 +215,7 @@ fn table(state: &Value) -> String {
             text(&b["backend"]),
             text(&b["cloud"]),
             text(&b["state"]),
-            text(&b["why"]),
+            why(b),
             format!("{}{limit}", b["in_flight"]),
             milliseconds(&b["ttft_p50_ms"]),
             milliseconds(&b["ttft_p99_ms"]),
@@ -255,6 +255,15 @@ fn table(state: &Value) -> String {
     }
     overlays(state, &mut out);
     out
+}
+
+/// `flapping, 42s left`.
+fn why(backend: &Value) -> String {
+    let why = text(&backend["why"]);
+    match backend["ends_in_s"].as_f64() {
+        Some(left) => format!("{why}, {:.0}s left", left.ceil()),
+        None => why.to_owned(),
+    }
 }
 
 /// One line for each pool that follows the load.
