@@ -52,7 +52,7 @@ labels! {
     PoolNameLabels { pool: String }
     ScaleLabels { pool: String, result: &'static str }
     CloudLabels { cloud: String, window: &'static str }
-    SloLabels { model: String, quantile: &'static str, of: &'static str }
+    SloLabels { model: String, of: &'static str }
     ChainLabels { chain: String }
     ModelLabels { model: String }
     RejectionLabels { model: String, reason: &'static str }
@@ -523,10 +523,10 @@ impl Metrics {
         self.slo.clear();
         for model in &fleet.models {
             let Slo { ttft_p95, time_per_output_token_p95 } = model.slo;
-            let objectives = [("time_to_first_token", ttft_p95), ("time_per_output_token", time_per_output_token_p95)];
+            let objectives = [("ttft_p95", ttft_p95), ("time_per_output_token_p95", time_per_output_token_p95)];
             for (of, objective) in objectives {
                 let Some(objective) = objective else { continue };
-                let labels = SloLabels { model: model.name.clone(), quantile: "0.95", of };
+                let labels = SloLabels { model: model.name.clone(), of };
                 self.slo.get_or_create(&labels).set(objective.as_secs_f64());
             }
         }
