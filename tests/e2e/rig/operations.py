@@ -61,9 +61,11 @@ class World:
     def __init__(self, folder, ask):
         self.folder, self.ask_function, self.gateways, self.load = folder, ask, [], None
         self.engines = {}
+        os.mkdir(self.path("bin"))
+        os.symlink(os.path.abspath(BIN), self.path("bin/outrigger"))
         self.env = {
             **os.environ,
-            "PATH": os.path.dirname(BIN) + os.pathsep + os.environ["PATH"],
+            "PATH": self.path("bin") + os.pathsep + os.environ["PATH"],
             "MODEL": "llama-70b",
             "NO_COLOR": "1",
             "LC_ALL": "C",

@@ -134,18 +134,14 @@ pub struct Metrics {
     tokens: Family<TokenLabels, Counter>,
     marginal_cost: Family<CostLabels, FloatCounter>,
     pool_cost: Family<PoolLabels, FloatCounter>,
-    spend: Family<CloudLabels, FloatGauge>,
-    spend_limit: Family<CloudLabels, FloatGauge>,
-    slo: Family<SloLabels, FloatGauge>,
+    bounds: Bounds,
     survivable: Family<SurvivalLabels, FloatGauge>,
     desired_replicas: Family<PoolNameLabels, Gauge>,
     scale_calls: Family<ScaleLabels, Counter>,
     retries: Family<ModelLabels, Counter>,
     rejections: Family<RejectionLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
-    certificates: Family<ResultLabels, Counter>,
-    certificate_expiry: Family<ChainLabels, Gauge>,
-    backend_certificate_expiry: Family<BackendLabels, Gauge>,
+    certificates: Certificates,
     keys_refused: Family<KeyLabels, Counter>,
     last_reload_ok: Gauge,
     config_hash: Family<DigestLabels, Gauge>,
@@ -189,18 +185,14 @@ impl Metrics {
             tokens: Family::default(),
             marginal_cost: Family::default(),
             pool_cost: Family::default(),
-            spend: Family::default(),
-            spend_limit: Family::default(),
-            slo: Family::default(),
+            bounds: Bounds::default(),
             survivable: Family::default(),
             desired_replicas: Family::default(),
             scale_calls: Family::default(),
             retries: Family::default(),
             rejections: Family::default(),
             reloads: Family::default(),
-            certificates: Family::default(),
-            certificate_expiry: Family::default(),
-            backend_certificate_expiry: Family::default(),
+            certificates: Certificates::default(),
             keys_refused: Family::default(),
             last_reload_ok: Gauge::default(),
             config_hash: Family::default(),
@@ -233,9 +225,7 @@ impl Metrics {
             "What pools cost by the clock; every replica reports all of it, so take the maximum over replicas, not the sum",
             metrics.pool_cost.clone(),
         );
-        r.register("spend_usd", "Spent on tokens in a sliding window, for spend limits", metrics.spend.clone());
-        r.register("spend_limit_usd", "What this gateway may spend of a spend limit", metrics.spend_limit.clone());
-        r.register("slo_seconds", "The objective of a model, from the fleet file", metrics.slo.clone());
+        metrics.bounds.register(r);
         r.register(
             "survivable_share",
             "Of a model's load now, what would still be served without substitutes if the cloud died",
@@ -253,21 +243,7 @@ impl Metrics {
             "Requests for which routing found no backend (any more), by why",
             metrics.rejections.clone(),
         );
-        r.register(
-            "certificate_reloads",
-            "Changed certificates for clients, by whether they could be used",
-            metrics.certificates.clone(),
-        );
-        r.register(
-            "certificate_expiry_timestamp_seconds",
-            "When the certificate that clients are shown ends",
-            metrics.certificate_expiry.clone(),
-        );
-        r.register(
-            "backend_certificate_expiry_timestamp_seconds",
-            "When the certificate ends that a backend showed last",
-            metrics.backend_certificate_expiry.clone(),
-        );
+        metrics.certificates.register(r);
         r.register("config_reloads", "Reloads of the fleet file, by result", metrics.reloads.clone());
         r.register(
             "config_last_reload_successful",
@@ -407,7 +383,7 @@ impl Metrics {
     }
 
     pub(super) fn certificate_read(&self, result: &'static str) {
-        self.certificates.get_or_create(&ResultLabels { result }).inc();
+        self.certificates.reloads.get_or_create(&ResultLabels { result }).inc();
     }
 
     pub fn reloaded(&self, ok: bool) {
@@ -430,7 +406,7 @@ impl Metrics {
 
     /// The certificate in force for clients ends then.
     pub fn certificate_ends(&self, chain: &Path, at: i64) {
-        self.certificate_expiry.get_or_create(&ChainLabels { chain: chain.display().to_string() }).set(at);
+        self.certificates.expiry.get_or_create(&ChainLabels { chain: chain.display().to_string() }).set(at);
     }
 
     /// The page for Prometheus, with the gauges set from `state` first.
@@ -443,11 +419,11 @@ impl Metrics {
         now: Nanos,
     ) -> String {
         self.read_state(state, now);
-        self.read_file(state.fleet());
-        self.backend_certificate_expiry.clear();
+        self.bounds.read(state.fleet());
+        self.certificates.backend_expiry.clear();
         for (i, upstream) in upstreams.iter().enumerate() {
             if let Some(at) = upstream.pool.certificate_ends() {
-                self.backend_certificate_expiry.get_or_create(&backend_labels(state.fleet(), i)).set(at);
+                self.certificates.backend_expiry.get_or_create(&backend_labels(state.fleet(), i)).set(at);
             }
         }
         self.pool_cost.clear();
@@ -509,35 +485,11 @@ impl Metrics {
             let labels = SurvivalLabels { model: model.to_owned(), lost_cloud: lost_cloud.to_owned() };
             self.survivable.get_or_create(&labels).set(survival.share());
         }
-        self.spend.clear();
+        self.bounds.spend.clear();
         for (c, cloud) in fleet.clouds.iter().enumerate().filter(|(_, c)| c.spend_limit.is_some()) {
             let (hour, day, reserved) = state.spend(CloudId(c as u16), now);
             for (window, usd) in [("hour", hour), ("day", day), ("reserved", reserved)] {
-                self.spend.get_or_create(&CloudLabels { cloud: cloud.name.clone(), window }).set(usd.as_usd());
-            }
-        }
-    }
-
-    /// What the fleet file sets as a bound, so that alerts need not repeat it.
-    fn read_file(&self, fleet: &Fleet) {
-        self.slo.clear();
-        for model in &fleet.models {
-            let Slo { ttft_p95, time_per_output_token_p95 } = model.slo;
-            let objectives = [("ttft_p95", ttft_p95), ("time_per_output_token_p95", time_per_output_token_p95)];
-            for (of, objective) in objectives {
-                let Some(objective) = objective else { continue };
-                let labels = SloLabels { model: model.name.clone(), of };
-                self.slo.get_or_create(&labels).set(objective.as_secs_f64());
-            }
-        }
-        self.spend_limit.clear();
-        let replicas = f64::from(fleet.gateway.replicas.count().max(1));
-        for cloud in &fleet.clouds {
-            let Some(limit) = cloud.spend_limit else { continue };
-            for (window, usd) in [("hour", limit.per_hour), ("day", limit.per_day)] {
-                let Some(usd) = usd else { continue };
-                let labels = CloudLabels { cloud: cloud.name.clone(), window };
-                self.spend_limit.get_or_create(&labels).set(usd.as_usd() / replicas);
+                self.bounds.spend.get_or_create(&CloudLabels { cloud: cloud.name.clone(), window }).set(usd.as_usd());
             }
         }
     }
@@ -588,6 +540,64 @@ impl EngineGauges {
         self.running.get_or_create(labels).set(i64::from(said.running));
         self.waiting.get_or_create(labels).set(i64::from(said.waiting));
         self.age.get_or_create(labels).set(now.since(said.at).as_secs_f64());
+    }
+}
+
+/// What is spent, and what the fleet file sets as a bound, so that alerts need not repeat it.
+#[derive(Debug, Default)]
+struct Bounds {
+    spend: Family<CloudLabels, FloatGauge>,
+    spend_limit: Family<CloudLabels, FloatGauge>,
+    slo: Family<SloLabels, FloatGauge>,
+}
+
+impl Bounds {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("spend_usd", "Spent on tokens in a sliding window, for spend limits", self.spend.clone());
+        registry.register("spend_limit_usd", "What this gateway may spend of a spend limit", self.spend_limit.clone());
+        registry.register("slo_seconds", "The objective of a model, from the fleet file", self.slo.clone());
+    }
+
+    fn read(&self, fleet: &Fleet) {
+        self.slo.clear();
+        for model in &fleet.models {
+            let Slo { ttft_p95, time_per_output_token_p95 } = model.slo;
+            let objectives = [("ttft_p95", ttft_p95), ("time_per_output_token_p95", time_per_output_token_p95)];
+            for (of, objective) in objectives {
+                let Some(objective) = objective else { continue };
+                let labels = SloLabels { model: model.name.clone(), of };
+                self.slo.get_or_create(&labels).set(objective.as_secs_f64());
+            }
+        }
+        self.spend_limit.clear();
+        let replicas = f64::from(fleet.gateway.replicas.count().max(1));
+        for cloud in &fleet.clouds {
+            let Some(limit) = cloud.spend_limit else { continue };
+            for (window, usd) in [("hour", limit.per_hour), ("day", limit.per_day)] {
+                let Some(usd) = usd else { continue };
+                let labels = CloudLabels { cloud: cloud.name.clone(), window };
+                self.spend_limit.get_or_create(&labels).set(usd.as_usd() / replicas);
+            }
+        }
+    }
+}
+
+/// How long certificates last.
+#[derive(Debug, Default)]
+struct Certificates {
+    reloads: Family<ResultLabels, Counter>,
+    expiry: Family<ChainLabels, Gauge>,
+    backend_expiry: Family<BackendLabels, Gauge>,
+}
+
+impl Certificates {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Changed certificates for clients, by whether they could be used";
+        registry.register("certificate_reloads", help, self.reloads.clone());
+        let help = "When the certificate that clients are shown ends";
+        registry.register("certificate_expiry_timestamp_seconds", help, self.expiry.clone());
+        let help = "When the certificate ends that a backend showed last";
+        registry.register("backend_certificate_expiry_timestamp_seconds", help, self.backend_expiry.clone());
     }
 }
 

@@ -203,7 +203,7 @@ fn table(state: &Value) -> String {
     let width = name_column(backends().filter_map(|b| b["backend"].as_str()));
     writeln!(
         out,
-        "{:<width$} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
+        "{:<width$} {:<12} {:<13} {:<24} {:>9} {:>9} {:>9}",
         "BACKEND", "CLOUD", "STATE", "WHY", "IN FLIGHT", "TTFT p50", "p99"
     )
     .ok();
@@ -211,7 +211,7 @@ fn table(state: &Value) -> String {
         let limit = b["max_in_flight"].as_u64().map_or(String::new(), |limit| format!("/{limit}"));
         writeln!(
             out,
-            "{:<width$} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
+            "{:<width$} {:<12} {:<13} {:<24} {:>9} {:>9} {:>9}",
             text(&b["backend"]),
             text(&b["cloud"]),
             text(&b["state"]),
