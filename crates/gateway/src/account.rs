@@ -54,9 +54,6 @@ pub fn finish(live: &Live, call: &Call, ending: Ending) {
     if !call.queued.is_zero() {
         live.events.metrics().queued(&call.public_name, priority, call.queued);
     }
-    if let Some(why) = call.turned_away {
-        live.events.metrics().rejected(&call.public_name, priority, why);
-    }
     live.events.request(&line(call, ending, ttft, duration));
 }
 

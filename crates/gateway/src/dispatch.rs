@@ -109,6 +109,7 @@ pub async fn dispatch<'a>(
             Decision::Attempt(attempt) => attempt,
             Decision::Queue { .. } => continue,
             Decision::Reject(reject) => {
+                live.events.metrics().rejected(&call.public_name, call.ticket.facts.priority, reject.why);
                 call.turned_away = call.attempts.is_empty().then_some(reject.why);
                 return ended(live, call, &reject, &decided, last);
             }

@@ -104,8 +104,9 @@ pub fn start(setup: Setup) -> io::Result<Running> {
     let gateway = &setup.loaded.fleet.gateway;
     let overlays = Overlays::open(gateway.state_dir.as_deref())?;
     let events = Events::start(setup.outputs)?;
-    events.metrics().starts_with();
-    let live = Live::new(&setup.loaded, Clock::start(), setup.connector, events, overlays, setup.seed);
+    let clock = Clock::start();
+    events.metrics().starts(clock.now());
+    let live = Live::new(&setup.loaded, clock, setup.connector, events, overlays, setup.seed);
     let mut live = live.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
     live.dialect = setup.dialect;
     let live = Arc::new(live);

@@ -16,7 +16,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -106,6 +106,8 @@ pub struct Pool {
     trouble: Mutex<Trouble>,
     /// How often the host's name has moved, as far as is known. A connection from before that is left.
     moves: AtomicU32,
+    /// When the certificate ends that the backend showed last, in seconds since the Unix epoch; 0 before any.
+    certificate_ends: AtomicI64,
 }
 
 /// Why TLS failed last, and whether that has been said.
@@ -206,6 +208,7 @@ impl Pool {
             opening: Semaphore::new(1),
             trouble: Mutex::default(),
             moves: AtomicU32::new(0),
+            certificate_ends: AtomicI64::new(0),
         }
     }
 
@@ -277,7 +280,14 @@ impl Pool {
             *trouble = Trouble { why, is_said: false };
         }
         // A connection that died is no evidence against the certificate.
-        secured.map_err(|e| if backend::is_refusal(&e) { Fault::Tls } else { Fault::Reset })
+        let secured = secured.map_err(|e| if backend::is_refusal(&e) { Fault::Tls } else { Fault::Reset })?;
+        self.certificate_ends.store(secured.certificate_ends.unwrap_or(0), Ordering::Relaxed);
+        Ok((secured.stream, secured.is_http2))
+    }
+
+    /// When the certificate ends that the backend showed last, in seconds since the Unix epoch.
+    pub fn certificate_ends(&self) -> Option<i64> {
+        Some(self.certificate_ends.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 
     /// Why TLS fails, if it does and has not been asked for yet.

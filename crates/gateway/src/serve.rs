@@ -282,6 +282,7 @@ async fn run_call(
     mut stop: watch::Receiver<bool>,
 ) {
     if let Err(reject) = live.admit(&mut call.ticket) {
+        live.events.metrics().rejected(&call.public_name, call.ticket.facts.priority, reject.why);
         call.turned_away = Some(reject.why);
         let failure = reply::rejected(&reject, &call.public_name).in_dialect(call.head.endpoint.dialect());
         account::finish(&live, &call, Ending { status: failure.status.as_u16(), outcome: Outcome::Rejected });

@@ -85,6 +85,13 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     if all.is_empty() { Err(Unusable::NoCertificate) } else { Ok(all) }
 }
 
+/// When the server's own certificate ends, in seconds since the Unix epoch. Not the others of its chain: servers also
+/// send some that nobody needs any more.
+fn ends(chain: &[CertificateDer<'_>]) -> Option<i64> {
+    let (_, own) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    Some(own.validity().not_after.timestamp())
+}
+
 /// One for the process, named wherever it is used: nothing depends on which one was installed first.
 fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();

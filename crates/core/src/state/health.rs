@@ -7,12 +7,19 @@
 //! - **suspect** is a question: a connection died, a deadline passed, or the backend has been silent for too long. It
 //!   gets no new traffic while another backend can serve, and a probe is due at once. Asking is cheap, so that
 //!   detection can be fast without ejecting a backend that is merely busy.
-//! - **ejected** is statistical: too few of its recent requests succeeded. It ends by time, doubling each time.
+//! - **ejected** is statistical: too few of its recent requests succeeded, or it has gone down again and again. It ends
+//!   by time, doubling each time.
+//!
+//! A backend that flaps would otherwise be taken in and thrown out with every turn, and each time what was in flight on
+//! it has to move. One that goes down for the third time, each time soon after it came back, is therefore held for a
+//! while once it answers again: half a minute, doubling. It is held as *ejected* and not as *down*, because it does
+//! answer: when nothing else can serve, it is used. A single outage, and a second one, cost no waiting.
 //!
 //! Client errors never count. 429 and 503 are backpressure and belong to [`super::cooldown`].
 //!
 //! Sources of the constants: linkerd2-proxy's unified breaker (consecutive faults and a success-rate window) and
-//! Envoy's outlier detection (5 in a row, ejection doubling up to 300 s, slow start with a 10 % floor).
+//! Envoy's outlier detection (5 in a row, ejection doubling up to 300 s, slow start with a 10 % floor). That a first flap
+//! is free and that it has to behave for longer the longer it was held is from BGP's route flap damping (RFC 2439).
 
 use std::time::Duration;
 
@@ -51,6 +58,13 @@ const SUCCESS_MIN_RATE: f64 = 0.8;
 const EJECTION_BASE: Duration = Duration::from_secs(10);
 const EJECTION_MAX: Duration = Duration::from_mins(5);
 
+/// A backend that was in use for this long, or for as long as it was held before, has come back for good.
+const STEADY: Duration = Duration::from_mins(1);
+/// Outages soon after coming back that are not held against it.
+const FREE_RELAPSES: u8 = 1;
+const HOLD_BASE: Duration = Duration::from_secs(30);
+const HOLD_MAX: Duration = Duration::from_mins(5);
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
@@ -83,6 +97,18 @@ pub struct Liveness {
     window: SuccessWindow,
     ejected_until: Nanos,
     ejections: u8,
+    /// Outages in a row of which each began soon after it had come back from the one before.
+    #[serde(default)]
+    relapses: u8,
+    /// When it was last put into use after an outage.
+    #[serde(default)]
+    returned: Option<Nanos>,
+    /// Until when it is held for having relapsed; matters once it answers again.
+    #[serde(default)]
+    held_until: Nanos,
+    /// Times that it was taken out of use, since it was configured.
+    #[serde(default)]
+    taken_out: u64,
     slow_start_since: Option<Nanos>,
     probe: ProbeSlot,
     /// When a byte last came from it, as far as the caller has said.
@@ -124,6 +150,21 @@ impl Liveness {
 
     pub fn is_ejected(&self, now: Nanos) -> bool {
         now < self.ejected_until
+    }
+
+    /// Until when it is ejected, while it is.
+    pub fn ejected_until(&self, now: Nanos) -> Option<Nanos> {
+        self.is_ejected(now).then_some(self.ejected_until)
+    }
+
+    /// Whether the ejection is for flapping, and not for failing too often.
+    pub fn is_held(&self, now: Nanos) -> bool {
+        self.is_ejected(now) && self.ejected_until == self.held_until
+    }
+
+    /// Times that it was taken out of use, since it was configured. Suspicion is none of them.
+    pub fn taken_out(&self) -> u64 {
+        self.taken_out
     }
 
     /// The part of its weight that it may have now, from [`SLOW_START_FLOOR`] to 1.
@@ -219,6 +260,7 @@ impl Liveness {
             && self.last_server_error == Some(since)
         {
             self.health = Health::Up;
+            self.relapses = self.relapses.saturating_sub(1);
             self.probe = ProbeSlot { due: None, ..self.probe };
         }
     }
@@ -327,6 +369,7 @@ impl Liveness {
         }
         let time = EJECTION_BASE.saturating_mul(1 << self.ejections.min(5)).min(EJECTION_MAX);
         self.ejections = self.ejections.saturating_add(1);
+        self.taken_out += 1;
         self.ejected_until = now + time;
         self.slow_start_since = Some(self.ejected_until);
         self.window = SuccessWindow::default();
@@ -344,27 +387,52 @@ impl Liveness {
         if self.is_down() {
             return;
         }
+        if !self.is_ejected(now) {
+            self.count_relapse(now);
+            self.taken_out += 1;
+        }
         self.health = Health::Down { since: now, why };
         self.slow_start_since = None;
         self.schedule_probe(now, rng);
     }
 
+    fn count_relapse(&mut self, now: Nanos) {
+        let steady = hold(self.relapses).max(STEADY);
+        let is_relapse = self.returned.is_some_and(|at| now.since(at) < steady);
+        self.relapses = if is_relapse { self.relapses.saturating_add(1) } else { 0 };
+        self.held_until = now + hold(self.relapses);
+    }
+
     fn come_back(&mut self, now: Nanos) {
-        let probe = self.probe;
-        let keep = (self.ejections, self.last_success, self.last_server_error);
+        let in_use_from = self.held_until.max(now);
         *self = Self {
             health: Health::Up,
-            slow_start_since: Some(now),
+            ejected_until: self.held_until,
+            slow_start_since: Some(in_use_from),
             last_byte: now,
             is_returning: true,
-            probe,
+            returned: Some(in_use_from),
+            probe: self.probe,
+            ejections: self.ejections,
+            relapses: self.relapses,
+            held_until: self.held_until,
+            taken_out: self.taken_out,
+            last_success: self.last_success,
+            last_server_error: self.last_server_error,
             ..Self::default()
         };
-        (self.ejections, self.last_success, self.last_server_error) = keep;
     }
 
     fn schedule_probe(&mut self, now: Nanos, rng: &mut Rng) {
         self.probe.due = Some(now + jittered(PROBE_INTERVAL, rng));
+    }
+}
+
+/// How long a backend stays out at least, that has relapsed this often in a row.
+fn hold(relapses: u8) -> Duration {
+    match relapses.checked_sub(FREE_RELAPSES + 1) {
+        None => Duration::ZERO,
+        Some(more) => HOLD_BASE.saturating_mul(1 << more.min(4)).min(HOLD_MAX),
     }
 }
 

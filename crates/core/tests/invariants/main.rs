@@ -4,6 +4,7 @@ mod backpressure;
 mod counts;
 mod determinism;
 mod failover;
+mod flapping;
 mod fleets;
 mod harness;
 mod health;

@@ -119,7 +119,11 @@ async fn metrics(Shared(admin): Shared<Admin>) -> Response {
     let live = &admin.live;
     let overlays = live.overlays.list().len();
     let pool_costs = live.pool_costs();
-    let page = live.with_state(|state| live.events.metrics().page(state, overlays, &pool_costs, live.clock.now()));
+    let page = live.with_state(|state| {
+        // Inside, so that both are of the same fleet.
+        let upstreams = &live.snapshot().upstreams;
+        live.events.metrics().page(state, upstreams, overlays, &pool_costs, live.clock.now())
+    });
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page).into_response()
 }
 

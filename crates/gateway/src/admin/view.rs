@@ -9,7 +9,7 @@ use outrigger_core::{
     fleet::{BackendId, CloudId, Fleet},
     record::Fault,
     route::{Decision, Verdict},
-    state::{State, health::Health, load::Scrape, scaling::Desired},
+    state::{BackendState, State, cooldown::Gate, health::Health, load::Scrape, scaling::Desired},
     units::{NanoUsd, Nanos},
 };
 use serde_json::{Value, json};
@@ -103,10 +103,7 @@ fn backends(state: &State, idle: &[usize], now: Nanos) -> Vec<Value> {
         .map(|i| {
             let id = BackendId(i as u16);
             let (backend, seen) = (fleet.backend(id), state.backend(id));
-            let why = match seen.live.health {
-                Health::Up => None,
-                Health::Suspect { why, .. } | Health::Down { why, .. } => Some(why.as_str()),
-            };
+            let (why, ends) = pause(seen, now);
             let ms = |d: Option<std::time::Duration>| d.map(|d| d.as_millis() as u64);
             json!({
                 "backend": backend.name,
@@ -115,6 +112,8 @@ fn backends(state: &State, idle: &[usize], now: Nanos) -> Vec<Value> {
                 "model": backend.model,
                 "state": state_word(seen, now),
                 "why": why,
+                "ends_in_s": ends.map(|at| at.since(now).as_secs_f64()),
+                "ejections": seen.live.taken_out(),
                 "in_flight": seen.in_flight,
                 "engine": engine_said(state, id).map(|said| engine(&said, now)),
                 "max_in_flight": backend.max_in_flight,
@@ -125,6 +124,20 @@ fn backends(state: &State, idle: &[usize], now: Nanos) -> Vec<Value> {
             })
         })
         .collect()
+}
+
+/// Why a backend is not simply up, and when that ends by itself, if it does.
+fn pause(seen: &BackendState, now: Nanos) -> (Option<&'static str>, Option<Nanos>) {
+    match (seen.live.health, seen.live.ejected_until(now), seen.cooldown.gate(now)) {
+        (Health::Suspect { why, .. } | Health::Down { why, .. }, _, _) => (Some(why.as_str()), None),
+        (Health::Up, Some(until), _) => {
+            (Some(if seen.live.is_held(now) { "flapping" } else { "failing" }), Some(until))
+        }
+        (Health::Up, None, Gate::Blocked { until }) => {
+            (Some(if seen.cooldown.is_rate_limit() { "rate_limited" } else { "overloaded" }), Some(until))
+        }
+        _ => (None, None),
+    }
 }
 
 fn engine(said: &Scrape, now: Nanos) -> Value {

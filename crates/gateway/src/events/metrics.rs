@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{OnceLock, atomic::AtomicU64},
+    path::Path,
+    sync::{Arc, OnceLock, atomic::AtomicU64},
     time::Duration,
 };
 
 use outrigger_core::{
-    fleet::{BackendId, CloudId, Fleet, ModelId, Priority},
+    fleet::{BackendId, CloudId, Fleet, ModelId, Priority, Slo},
     record::{AttemptRecord, End, Outcome, TokensSource},
     route::RejectReason,
     state::{State, health::Health, load::Scrape, survive::Survival},
@@ -26,7 +27,7 @@ use prometheus_client::{
 };
 
 use super::series::{AllSeries, Served};
-use crate::{pool_cost::Bill, scrape};
+use crate::{pool_cost::Bill, scrape, upstream::Upstream};
 
 macro_rules! labels {
     ($($name:ident { $($field:ident: $type:ty),* })*) => {$(
@@ -51,9 +52,11 @@ labels! {
     PoolNameLabels { pool: String }
     ScaleLabels { pool: String, result: &'static str }
     CloudLabels { cloud: String, window: &'static str }
+    SloLabels { model: String, of: &'static str }
+    ChainLabels { chain: String }
     ModelLabels { model: String }
     QueueLabels { model: String, priority: &'static str }
-    RejectedLabels { model: String, priority: &'static str, reason: &'static str }
+    RejectionLabels { model: String, priority: &'static str, reason: &'static str }
     ResultLabels { result: &'static str }
     KeyLabels { backend: String }
     DigestLabels { digest: String }
@@ -122,6 +125,7 @@ pub struct Metrics {
     per_token: Histograms,
     up: Family<BackendLabels, Gauge>,
     state: Family<StateLabels, Gauge>,
+    ejections: Family<BackendLabels, Counter>,
     probes: Family<ProbeLabels, Counter>,
     in_flight: Family<BackendLabels, Gauge>,
     engine: EngineGauges,
@@ -129,21 +133,22 @@ pub struct Metrics {
     weight: Family<WeightLabels, FloatGauge>,
     waiting: Family<QueueLabels, Gauge>,
     queue_wait: Family<QueueLabels, Histogram, fn() -> Histogram>,
-    rejected: Family<RejectedLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     marginal_cost: Family<CostLabels, FloatCounter>,
     pool_cost: Family<PoolLabels, FloatCounter>,
-    spend: Family<CloudLabels, FloatGauge>,
+    bounds: Bounds,
     survivable: Family<SurvivalLabels, FloatGauge>,
     desired_replicas: Family<PoolNameLabels, Gauge>,
     scale_calls: Family<ScaleLabels, Counter>,
     retries: Family<ModelLabels, Counter>,
+    rejections: Family<RejectionLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
-    certificates: Family<ResultLabels, Counter>,
+    certificates: Certificates,
     keys_refused: Family<KeyLabels, Counter>,
     last_reload_ok: Gauge,
     config_hash: Family<DigestLabels, Gauge>,
     log_lines_lost: Family<LogLabels, Counter>,
+    started: FloatGauge,
     connections: Gauge,
     overlays: Gauge,
     series: AllSeries,
@@ -172,6 +177,7 @@ impl Metrics {
             per_token: Family::new_with_constructor(token_seconds),
             up: Family::default(),
             state: Family::default(),
+            ejections: Family::default(),
             probes: Family::default(),
             in_flight: Family::default(),
             engine: EngineGauges::default(),
@@ -179,21 +185,22 @@ impl Metrics {
             weight: Family::default(),
             waiting: Family::default(),
             queue_wait: Family::new_with_constructor(first_token_seconds),
-            rejected: Family::default(),
             tokens: Family::default(),
             marginal_cost: Family::default(),
             pool_cost: Family::default(),
-            spend: Family::default(),
+            bounds: Bounds::default(),
             survivable: Family::default(),
             desired_replicas: Family::default(),
             scale_calls: Family::default(),
             retries: Family::default(),
+            rejections: Family::default(),
             reloads: Family::default(),
-            certificates: Family::default(),
+            certificates: Certificates::default(),
             keys_refused: Family::default(),
             last_reload_ok: Gauge::default(),
             config_hash: Family::default(),
             log_lines_lost: Family::default(),
+            started: FloatGauge::default(),
             connections: Gauge::default(),
             overlays: Gauge::default(),
             series: AllSeries::default(),
@@ -207,6 +214,7 @@ impl Metrics {
         r.register("time_per_output_token_seconds", "Mean per request, after the first", metrics.per_token.clone());
         r.register("backend_up", "1 while a backend may get traffic", metrics.up.clone());
         r.register("backend_state", "1 for the state that a backend is in", metrics.state.clone());
+        r.register("backend_ejections", "Times that a backend was taken out of use", metrics.ejections.clone());
         r.register("backend_health_checks", "Probes, by result", metrics.probes.clone());
         r.register("backend_inflight", "Requests of this gateway on a backend now", metrics.in_flight.clone());
         metrics.engine.register(r);
@@ -214,7 +222,6 @@ impl Metrics {
         r.register("backend_weight_target", "Share of its tier that a backend is meant to get", metrics.weight.clone());
         r.register("queue_length", "Requests waiting for a place", metrics.waiting.clone());
         r.register("queue_wait_seconds", "In line for a place, of those that waited", metrics.queue_wait.clone());
-        r.register("rejected", "Requests turned away without an attempt, by why", metrics.rejected.clone());
         r.register("tokens", "Tokens, by type and who counted them", metrics.tokens.clone());
         r.register("marginal_cost_usd", "What requests added to the bill", metrics.marginal_cost.clone());
         r.register(
@@ -222,7 +229,7 @@ impl Metrics {
             "What pools cost by the clock; every replica reports all of it, so take the maximum over replicas, not the sum",
             metrics.pool_cost.clone(),
         );
-        r.register("spend_usd", "Spent on tokens in a sliding window, for spend limits", metrics.spend.clone());
+        metrics.bounds.register(r);
         r.register(
             "survivable_share",
             "Of a model's load now, what would still be served without substitutes if the cloud died",
@@ -236,10 +243,11 @@ impl Metrics {
         r.register("scale_calls", "Calls to whoever scales a pool, by result", metrics.scale_calls.clone());
         r.register("retries", "Attempts after the first", metrics.retries.clone());
         r.register(
-            "certificate_reloads",
-            "Changed certificates for clients, by whether they could be used",
-            metrics.certificates.clone(),
+            "rejections",
+            "Requests for which routing found no backend (any more), by why",
+            metrics.rejections.clone(),
         );
+        metrics.certificates.register(r);
         r.register("config_reloads", "Reloads of the fleet file, by result", metrics.reloads.clone());
         r.register(
             "config_last_reload_successful",
@@ -253,6 +261,7 @@ impl Metrics {
             metrics.keys_refused.clone(),
         );
         r.register("log_lines_lost", "Lines that a log could not take", metrics.log_lines_lost.clone());
+        r.register("process_start_time_seconds", "When this gateway was started", metrics.started.clone());
         r.register("client_connections", "Client connections open now", metrics.connections.clone());
         r.register("overlays", "Temporary changes in force", metrics.overlays.clone());
         let build: Family<VersionLabels, Gauge> = Family::default();
@@ -284,11 +293,6 @@ impl Metrics {
     pub fn queued(&self, model: &str, priority: Priority, waited: Duration) {
         let labels = QueueLabels { model: model.to_owned(), priority: priority.as_str() };
         self.queue_wait.get_or_create(&labels).observe(waited.as_secs_f64());
-    }
-
-    pub fn rejected(&self, model: &str, priority: Priority, why: RejectReason) {
-        let labels = RejectedLabels { model: model.to_owned(), priority: priority.as_str(), reason: why.as_str() };
-        self.rejected.get_or_create(&labels).inc();
     }
 
     /// A request that ended on a backend.
@@ -367,6 +371,12 @@ impl Metrics {
         self.retries.get_or_create(&ModelLabels { model: model.to_owned() }).inc();
     }
 
+    /// No backend was found, at first or after some had failed.
+    pub fn rejected(&self, model: &str, priority: Priority, why: RejectReason) {
+        let labels = RejectionLabels { model: model.to_owned(), priority: priority.as_str(), reason: why.as_str() };
+        self.rejections.get_or_create(&labels).inc();
+    }
+
     pub fn probed(&self, fleet: &Fleet, backend: BackendId, result: &'static str) {
         let (backend, cloud, region) = names(fleet, backend);
         self.probes.get_or_create(&ProbeLabels { backend, cloud, region, result }).inc();
@@ -382,7 +392,7 @@ impl Metrics {
     }
 
     pub(super) fn certificate_read(&self, result: &'static str) {
-        self.certificates.get_or_create(&ResultLabels { result }).inc();
+        self.certificates.reloads.get_or_create(&ResultLabels { result }).inc();
     }
 
     pub fn reloaded(&self, ok: bool) {
@@ -398,13 +408,33 @@ impl Metrics {
         self.connections.dec();
     }
 
-    pub fn starts_with(&self) {
+    pub fn starts(&self, now: Nanos) {
         self.last_reload_ok.set(1);
+        self.started.set(seconds(now));
+    }
+
+    /// The certificate in force for clients ends then.
+    pub fn certificate_ends(&self, chain: &Path, at: i64) {
+        self.certificates.expiry.get_or_create(&ChainLabels { chain: chain.display().to_string() }).set(at);
     }
 
     /// The page for Prometheus, with the gauges set from `state` first.
-    pub fn page(&self, state: &mut State, overlays: usize, pool_costs: &BTreeMap<Bill, NanoUsd>, now: Nanos) -> String {
+    pub fn page(
+        &self,
+        state: &mut State,
+        upstreams: &[Arc<Upstream>],
+        overlays: usize,
+        pool_costs: &BTreeMap<Bill, NanoUsd>,
+        now: Nanos,
+    ) -> String {
         self.read_state(state, now);
+        self.bounds.read(state.fleet());
+        self.certificates.backend_expiry.clear();
+        for (i, upstream) in upstreams.iter().enumerate() {
+            if let Some(at) = upstream.pool.certificate_ends() {
+                self.certificates.backend_expiry.get_or_create(&backend_labels(state.fleet(), i)).set(at);
+            }
+        }
         self.pool_cost.clear();
         for (Bill { pool, cloud, kind }, sum) in pool_costs {
             let labels = PoolLabels { pool: pool.clone(), cloud: cloud.clone(), kind };
@@ -423,6 +453,7 @@ impl Metrics {
         }
         self.engine.clear();
         self.state.clear();
+        self.ejections.clear();
         self.weight.clear();
         self.config_hash.clear();
         self.config_hash.get_or_create(&DigestLabels { digest: fleet.digest.clone() }).set(1);
@@ -437,6 +468,7 @@ impl Metrics {
             if let Some(said) = engine_said(state, id) {
                 self.engine.set(&labels, &said, now);
             }
+            self.ejections.get_or_create(&labels).inc_by(seen.live.taken_out());
             self.state.get_or_create(&StateLabels { backend, cloud, region, state: word }).set(1);
         }
         for (m, model) in fleet.models.iter().enumerate() {
@@ -465,10 +497,11 @@ impl Metrics {
             let labels = SurvivalLabels { model: model.to_owned(), lost_cloud: lost_cloud.to_owned() };
             self.survivable.get_or_create(&labels).set(survival.share());
         }
+        self.bounds.spend.clear();
         for (c, cloud) in fleet.clouds.iter().enumerate().filter(|(_, c)| c.spend_limit.is_some()) {
             let (hour, day, reserved) = state.spend(CloudId(c as u16), now);
             for (window, usd) in [("hour", hour), ("day", day), ("reserved", reserved)] {
-                self.spend.get_or_create(&CloudLabels { cloud: cloud.name.clone(), window }).set(usd.as_usd());
+                self.bounds.spend.get_or_create(&CloudLabels { cloud: cloud.name.clone(), window }).set(usd.as_usd());
             }
         }
     }
@@ -522,6 +555,64 @@ impl EngineGauges {
     }
 }
 
+/// What is spent, and what the fleet file sets as a bound, so that alerts need not repeat it.
+#[derive(Debug, Default)]
+struct Bounds {
+    spend: Family<CloudLabels, FloatGauge>,
+    spend_limit: Family<CloudLabels, FloatGauge>,
+    slo: Family<SloLabels, FloatGauge>,
+}
+
+impl Bounds {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("spend_usd", "Spent on tokens in a sliding window, for spend limits", self.spend.clone());
+        registry.register("spend_limit_usd", "What this gateway may spend of a spend limit", self.spend_limit.clone());
+        registry.register("slo_seconds", "The objective of a model, from the fleet file", self.slo.clone());
+    }
+
+    fn read(&self, fleet: &Fleet) {
+        self.slo.clear();
+        for model in &fleet.models {
+            let Slo { ttft_p95, time_per_output_token_p95 } = model.slo;
+            let objectives = [("ttft_p95", ttft_p95), ("time_per_output_token_p95", time_per_output_token_p95)];
+            for (of, objective) in objectives {
+                let Some(objective) = objective else { continue };
+                let labels = SloLabels { model: model.name.clone(), of };
+                self.slo.get_or_create(&labels).set(objective.as_secs_f64());
+            }
+        }
+        self.spend_limit.clear();
+        let replicas = f64::from(fleet.gateway.replicas.count().max(1));
+        for cloud in &fleet.clouds {
+            let Some(limit) = cloud.spend_limit else { continue };
+            for (window, usd) in [("hour", limit.per_hour), ("day", limit.per_day)] {
+                let Some(usd) = usd else { continue };
+                let labels = CloudLabels { cloud: cloud.name.clone(), window };
+                self.spend_limit.get_or_create(&labels).set(usd.as_usd() / replicas);
+            }
+        }
+    }
+}
+
+/// How long certificates last.
+#[derive(Debug, Default)]
+struct Certificates {
+    reloads: Family<ResultLabels, Counter>,
+    expiry: Family<ChainLabels, Gauge>,
+    backend_expiry: Family<BackendLabels, Gauge>,
+}
+
+impl Certificates {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Changed certificates for clients, by whether they could be used";
+        registry.register("certificate_reloads", help, self.reloads.clone());
+        let help = "When the certificate that clients are shown ends";
+        registry.register("certificate_expiry_timestamp_seconds", help, self.expiry.clone());
+        let help = "When the certificate ends that a backend showed last";
+        registry.register("backend_certificate_expiry_timestamp_seconds", help, self.backend_expiry.clone());
+    }
+}
+
 /// The last that an engine's own metrics said, if they are still read.
 pub fn engine_said(state: &State, backend: BackendId) -> Option<Scrape> {
     scrape::dialect(state.fleet().backend(backend)).and(state.backend(backend).load.last_scrape())
@@ -539,6 +630,16 @@ pub fn state_word(state: &outrigger_core::state::BackendState, now: Nanos) -> &'
         (Health::Up, _) if state.live.ramp(now) < 1.0 => "slow_start",
         (Health::Up, _) => "up",
     }
+}
+
+fn backend_labels(fleet: &Fleet, index: usize) -> BackendLabels {
+    let (backend, cloud, region) = names(fleet, BackendId(index as u16));
+    BackendLabels { backend, cloud, region }
+}
+
+/// Since the Unix epoch, as Prometheus writes moments.
+fn seconds(at: Nanos) -> f64 {
+    at.since(Nanos::ZERO).as_secs_f64()
 }
 
 fn names(fleet: &Fleet, backend: BackendId) -> (String, String, String) {

@@ -13,7 +13,7 @@ use outrigger_core::fleet::HttpVersion;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName, sign::SingleCertAndKey};
 use tokio_rustls::TlsConnector;
 
-use super::{HTTP1, HTTP2, authorities, certified_key, provider};
+use super::{HTTP1, HTTP2, authorities, certified_key, ends, provider};
 use crate::net::BoxStream;
 
 /// What the files named in a backend's `ca` and `client_cert` hold. Never printed.
@@ -28,6 +28,15 @@ impl std::fmt::Debug for Pem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Pem(…)")
     }
+}
+
+/// A connection that is safe.
+pub(crate) struct Secured {
+    pub(crate) stream: BoxStream,
+    /// Whether HTTP/2 was agreed on.
+    pub(crate) is_http2: bool,
+    /// When the backend's certificate ends, in seconds since the Unix epoch.
+    pub(crate) certificate_ends: Option<i64>,
 }
 
 /// TLS to one backend.
@@ -64,14 +73,16 @@ impl Secure {
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name, needs_http2 })
     }
 
-    /// The stream inside TLS, and whether HTTP/2 was agreed on. The caller bounds the time.
-    pub(crate) async fn connect(&self, stream: BoxStream) -> io::Result<(BoxStream, bool)> {
+    /// The stream inside TLS. The caller bounds the time.
+    pub(crate) async fn connect(&self, stream: BoxStream) -> io::Result<Secured> {
         let stream = self.connector.connect(self.name.clone(), stream).await?;
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
+        let tls = stream.get_ref().1;
+        let is_http2 = tls.alpn_protocol() == Some(HTTP2);
+        let certificate_ends = tls.peer_certificates().and_then(ends);
         if self.needs_http2 && !is_http2 {
             return Err(io::Error::other("the backend does not agree to HTTP/2; write `http: 1`"));
         }
-        Ok((Box::new(stream), is_http2))
+        Ok(Secured { stream: Box::new(stream), is_http2, certificate_ends })
     }
 }
 

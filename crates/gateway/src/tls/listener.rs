@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use super::{HTTP1, HTTP2, certified_key, provider};
+use super::{HTTP1, HTTP2, certified_key, ends, provider};
 use crate::{events::Events, net::BoxStream, raised};
 
 /// Between two readings of the files.
@@ -72,6 +72,7 @@ impl Listener {
 
     /// Renews the certificate whenever its files hold another one, until told to stop.
     pub(crate) async fn follow_files(self: Arc<Self>, events: Events, mut stop: watch::Receiver<bool>) {
+        self.say_when_it_ends(&events);
         let mut judged = self.began_with.clone();
         let mut seen = judged.clone();
         loop {
@@ -91,9 +92,16 @@ impl Listener {
                 Ok(key) => {
                     self.current.0.store(Arc::new(key));
                     events.certificate_renewed(&self.files.chain);
+                    self.say_when_it_ends(&events);
                 }
                 Err(why) => events.certificate_kept(&why),
             }
+        }
+    }
+
+    fn say_when_it_ends(&self, events: &Events) {
+        if let Some(at) = ends(&self.current.0.load().cert) {
+            events.metrics().certificate_ends(&self.files.chain, at);
         }
     }
 }

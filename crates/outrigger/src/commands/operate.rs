@@ -203,7 +203,7 @@ fn table(state: &Value) -> String {
     let width = name_column(backends().filter_map(|b| b["backend"].as_str()));
     writeln!(
         out,
-        "{:<width$} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
+        "{:<width$} {:<12} {:<13} {:<24} {:>9} {:>9} {:>9}",
         "BACKEND", "CLOUD", "STATE", "WHY", "IN FLIGHT", "TTFT p50", "p99"
     )
     .ok();
@@ -211,11 +211,11 @@ fn table(state: &Value) -> String {
         let limit = b["max_in_flight"].as_u64().map_or(String::new(), |limit| format!("/{limit}"));
         writeln!(
             out,
-            "{:<width$} {:<12} {:<13} {:<22} {:>9} {:>9} {:>9}",
+            "{:<width$} {:<12} {:<13} {:<24} {:>9} {:>9} {:>9}",
             text(&b["backend"]),
             text(&b["cloud"]),
             text(&b["state"]),
-            text(&b["why"]),
+            why(b),
             format!("{}{limit}", b["in_flight"]),
             milliseconds(&b["ttft_p50_ms"]),
             milliseconds(&b["ttft_p99_ms"]),
@@ -255,6 +255,15 @@ fn table(state: &Value) -> String {
     }
     overlays(state, &mut out);
     out
+}
+
+/// `flapping, 42s left`.
+fn why(backend: &Value) -> String {
+    let why = text(&backend["why"]);
+    match backend["ends_in_s"].as_f64() {
+        Some(left) => format!("{why}, {:.0}s left", left.ceil()),
+        None => why.to_owned(),
+    }
 }
 
 /// One line for each pool that follows the load.

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::{Engines, Gateway, LLAMA_70B, Start, hello, http::Request, lock, outrigger};
+use outrigger_fakes::{Fault, FaultKind};
+
+use super::{Engines, Gateway, LLAMA_70B, Start, eventually, hello, http::Request, lock, outrigger};
 
 /// Model `llama` on `a` and `b`, half and half, with this under `gateway:`.
 fn fleet(engines: &Engines, gateway: &str) -> String {
@@ -47,6 +49,46 @@ fn a_drained_backend_gets_nothing_until_it_is_put_back() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&unknown.stderr).contains("there are: a, b"), "{unknown:?}");
     assert_eq!(gateway.command(&["drain", "a", "--for", "soon"]).status.code(), Some(2));
+}
+
+#[test]
+fn status_says_why_a_backend_pauses_and_for_how_long_yet() {
+    let engines = Engines::instant(2);
+    let gateway = Gateway::start("pauses", &fleet(&engines, ""));
+    let seen = || gateway.json(&["status"])["backends"][0].clone();
+    let words = || {
+        let out = String::from_utf8(gateway.command(&["status"]).stdout).unwrap();
+        let line = out.lines().find(|line| line.starts_with("a ")).unwrap_or_else(|| panic!("{out}"));
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let set = |fault| engines.runtime.block_on(engines.fakes[0].set_fault(fault));
+    let heal = || engines.runtime.block_on(engines.fakes[0].heal());
+    assert_eq!((&seen()["why"], &seen()["ends_in_s"]), (&serde_json::Value::Null, &serde_json::Value::Null));
+    // Three outages, each as soon as it is back.
+    for out in 1..=3 {
+        set(Fault::new(FaultKind::Refuse));
+        eventually("it is taken out", || {
+            served(&gateway, 2);
+            seen()["ejections"] == out
+        });
+        heal();
+        eventually("it answers again", || seen()["state"] != "down" && seen()["state"] != "suspect");
+    }
+    let held = seen();
+    assert_eq!((&held["state"], &held["why"]), (&"ejected".into(), &"flapping".into()), "{held}");
+    let left = held["ends_in_s"].as_f64().expect("it says how long");
+    assert!((20.0..=30.0).contains(&left), "{left}");
+    let said = words();
+    assert!(said.starts_with("a c ejected flapping, ") && said.contains("s left "), "{said}");
+    assert_eq!(served(&gateway, 10), (0, 10), "it gets nothing although it answers");
+
+    let gateway = Gateway::start("refuses", &fleet(&engines, ""));
+    eventually("it is known", || gateway.json(&["status"])["backends"][0]["state"] == "up");
+    set(Fault::new(FaultKind::Status(429)).retry_after_s(100));
+    served(&gateway, 4);
+    let refused = gateway.json(&["status"])["backends"][0].clone();
+    assert_eq!((&refused["state"], &refused["why"]), (&"cooling_down".into(), &"rate_limited".into()), "{refused}");
+    assert!((80.0..=100.0).contains(&refused["ends_in_s"].as_f64().unwrap_or_default()), "{refused}");
 }
 
 #[test]

@@ -119,7 +119,7 @@ fn who_finds_no_place_in_line_is_told_to_the_millisecond_when_to_come_back() {
         assert_eq!(asking.join().expect("it is answered").status, 200);
     }
     let metrics = gateway.admin_get("/metrics").text();
-    let counted = r#"outrigger_rejected_total{model="llama",priority="low",reason="saturated"} 2"#;
+    let counted = r#"outrigger_rejections_total{model="llama",priority="low",reason="saturated"} 2"#;
     assert!(metrics.contains(counted), "{metrics}");
     eventually("its reason is in the log", || gateway.log().iter().any(|line| line["reason"] == "saturated"));
 }
