@@ -21,6 +21,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 EXPECTED = """outrigger LICENSE README.md CHANGELOG.md THIRD-PARTY.txt sbom.cdx.json fleet.schema.json
 completions/outrigger completions/_outrigger completions/outrigger.fish man/man1/outrigger.1 man/man1/outrigger-serve.1
 deploy/systemd/outrigger.socket deploy/systemd/outrigger@.service deploy/container/Dockerfile
+deploy/prometheus/outrigger.rules.yaml
 examples/single-cloud.yaml examples/burst.yaml examples/traces/azure-conv-2023.csv""".split()
 
 faults = []

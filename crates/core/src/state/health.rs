@@ -162,6 +162,18 @@ impl Liveness {
         self.is_ejected(now) && self.ejected_until == self.held_until
     }
 
+    /// Somebody vouches for it: an ejection ends, and what led to it is forgotten. Whether it was ejected.
+    pub fn forgive(&mut self, now: Nanos) -> bool {
+        let was_ejected = self.is_ejected(now);
+        if was_ejected {
+            self.ejected_until = now;
+            self.slow_start_since = Some(now);
+            self.window = SuccessWindow::default();
+        }
+        (self.ejections, self.relapses, self.returned, self.held_until) = (0, 0, None, Nanos::ZERO);
+        was_ejected
+    }
+
     /// Times that it was taken out of use, since it was configured. Suspicion is none of them.
     pub fn taken_out(&self) -> u64 {
         self.taken_out

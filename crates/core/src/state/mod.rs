@@ -272,6 +272,11 @@ impl State {
         self.observed.backends[backend.index()].drained = drained;
     }
 
+    /// Ends an ejection, because somebody vouches for the backend. Whether there was one.
+    pub fn forgive(&mut self, backend: BackendId, now: Nanos) -> bool {
+        self.observed.backends[backend.index()].live.forgive(now)
+    }
+
     /// Replaces the weights of one tier (from 0), in the order of its split; `None` restores the file's.
     pub fn set_weights(&mut self, model: ModelId, tier: usize, weights: Option<&[u32]>) {
         let split = &self.fleet.models[model.index()].tiers[tier].split;

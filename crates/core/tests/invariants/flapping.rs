@@ -128,6 +128,20 @@ fn two_outages_are_forgiven_at_once_and_more_in_a_row_cost_half_a_minute_doublin
 }
 
 #[test]
+fn whoever_vouches_for_a_backend_ends_its_time_and_it_begins_anew() {
+    let mut bench = Bench::new(&[&[1]]);
+    for at in [100, 110, 120] {
+        bench.outage(at);
+    }
+    let now = Nanos::from_secs(121);
+    assert!(bench.state.backend(BackendId(0)).live.is_held(now));
+    assert!(bench.state.forgive(BackendId(0), now) && !bench.state.forgive(BackendId(0), now));
+    let live = &bench.state.backend(BackendId(0)).live;
+    assert!(!live.is_ejected(now) && (live.ramp(now) - 0.1).abs() < 1e-9, "by slow start");
+    assert_eq!([130, 140, 150].map(|at| bench.outage(at).0), [1, 1, 30]);
+}
+
+#[test]
 fn a_backend_that_stayed_for_as_long_as_it_was_held_has_come_back_for_good() {
     let mut bench = Bench::new(&[&[1]]);
     // A minute apart each: three accidents, not one that flaps.

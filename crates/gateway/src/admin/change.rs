@@ -26,7 +26,14 @@ pub(super) async fn drain(
 
 pub(super) async fn undrain(Shared(admin): Shared<Admin>, path: Path<String>) -> Result<Json<Value>, Refusal> {
     let backend = known_backend(&admin.live, path)?;
-    end(&admin.live, &What::Drain { backend })
+    let now = admin.live.clock.now();
+    let forgiven = admin.live.with_state(|state| {
+        let id = state.fleet().backend_by_name(&backend);
+        id.is_some_and(|id| state.forgive(id, now))
+    });
+    let Json(mut said) = end(&admin.live, &What::Drain { backend })?;
+    said["forgiven"] = json!(forgiven);
+    Ok(Json(said))
 }
 
 pub(super) async fn split(

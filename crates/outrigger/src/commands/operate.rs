@@ -57,7 +57,7 @@ pub(super) struct Drain {
     target: Target,
 }
 
-/// Put a drained backend back into use.
+/// Put a drained backend, or one that is ejected, back into use.
 #[derive(Debug, clap::Args)]
 pub(super) struct Undrain {
     /// Its name in the fleet file.
@@ -103,8 +103,9 @@ pub(super) fn drain(args: &Drain) -> Exit {
 
 pub(super) fn undrain(args: &Undrain) -> Exit {
     answer(&args.target, Method::POST, &format!("/api/v1/backends/{}/undrain", part(&args.backend)), None, |v| {
-        match v["ended"].as_bool() {
-            Some(true) => format!("{} is in use again\n", args.backend),
+        match (&v["ended"], &v["forgiven"]) {
+            (Value::Bool(true), _) => format!("{} is in use again\n", args.backend),
+            (_, Value::Bool(true)) => format!("{} is in use again, its ejection is over\n", args.backend),
             _ => format!("{} was not drained\n", args.backend),
         }
     })

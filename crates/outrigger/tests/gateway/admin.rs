@@ -81,6 +81,10 @@ fn status_says_why_a_backend_pauses_and_for_how_long_yet() {
     let said = words();
     assert!(said.starts_with("a c ejected flapping, ") && said.contains("s left "), "{said}");
     assert_eq!(served(&gateway, 10), (0, 10), "it gets nothing although it answers");
+    let words = String::from_utf8(gateway.command(&["undrain", "a"]).stdout).unwrap();
+    assert_eq!(words, "a is in use again, its ejection is over\n");
+    assert_eq!(seen()["state"], "slow_start");
+    assert!(served(&gateway, 10).0 > 0, "it is used");
 
     let gateway = Gateway::start("refuses", &fleet(&engines, ""));
     eventually("it is known", || gateway.json(&["status"])["backends"][0]["state"] == "up");

@@ -211,8 +211,9 @@ impl Gateway {
         state["backends"].as_array().unwrap().iter().find(|b| b["backend"] == name).unwrap().clone()
     }
 
+    /// Neither down nor suspect. It may be held for having broken again and again; as the only one it is used all the same.
     pub(super) fn is_up(&self, name: &str) -> bool {
-        self.backend(name)["why"].is_null()
+        !["down", "suspect"].iter().any(|state| self.backend(name)["state"] == **state)
     }
 
     /// Invariant 2: with nothing going on, nothing is counted as going on.
