@@ -144,6 +144,7 @@ async fn follow(
                 seen.bytes_in += data.len() as u64;
                 splitter.push(data);
             }
+            Err(_) if is_whole(plan, seen) => return None,
             Err(_) => return Some(End::Failed(Fault::Cut)),
         }
     }
@@ -192,13 +193,17 @@ fn drain(plan: &Plan<'_>, splitter: &mut sse::Splitter, seen: &mut Seen) -> (Byt
     (out, ended, events)
 }
 
+/// Whether the answer has said its end, in a dialect in which nothing has to follow: it is whole, however its body ends.
+fn is_whole(plan: &Plan<'_>, seen: &Seen) -> bool {
+    seen.finished && plan.head.endpoint.dialect() != Dialect::Choices
+}
+
 /// What it means that the body is over. The dialects of typed events say themselves when an answer is whole, and then may
 /// just end.
 async fn end_of_body(plan: &Plan<'_>, splitter: sse::Splitter, seen: &mut Seen, to: &Client) -> End {
-    let is_whole = seen.finished && plan.head.endpoint.dialect() != Dialect::Choices;
     match splitter.finish() {
         Some(last) => last_words(plan, last.event, seen, to).await,
-        None if is_whole => End::Ok,
+        None if is_whole(plan, seen) => End::Ok,
         None => End::Failed(Fault::Cut),
     }
 }
@@ -207,9 +212,7 @@ async fn end_of_body(plan: &Plan<'_>, splitter: sse::Splitter, seen: &mut Seen, 
 async fn last_words(plan: &Plan<'_>, event: sse::Event, seen: &mut Seen, to: &Client) -> End {
     let sent = |sent| if sent { End::Ok } else { End::ClientGone };
     match read_event(plan, Ok(event), seen, stream::inspect_committed) {
-        Step::Forward(bytes) if seen.finished && plan.head.endpoint.dialect() != Dialect::Choices => {
-            sent(to.send([&bytes[..], b"\n\n"].concat().into()).await)
-        }
+        Step::Forward(bytes) if is_whole(plan, seen) => sent(to.send([&bytes[..], b"\n\n"].concat().into()).await),
         Step::Done(_) if seen.finished => sent(to.send(Bytes::from_static(b"data: [DONE]\n\n")).await),
         _ => End::Failed(Fault::Cut),
     }

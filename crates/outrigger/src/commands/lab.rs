@@ -171,9 +171,8 @@ fn help(e: &LabError) -> &'static str {
         LabError::Engine(_) | LabError::Names(_) | LabError::Start { .. } | LabError::Admin(_) => {
             "\n  help: each cell takes some sockets and a process; try a smaller --jobs"
         }
-        LabError::Certificates(_) => "",
         LabError::Folder { .. } => "\n  help: TMPDIR says where temporary files go",
-        LabError::NotReady { .. } => "",
+        LabError::Certificates(_) | LabError::NotReady { .. } => "",
         LabError::NotServing(..) => {
             "\n  help: it has to look for its engines where --engines says, prefer the first, and ask them for org/lab-model"
         }
