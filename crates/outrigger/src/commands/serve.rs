@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use outrigger_core::fleet::Fleet;
+use outrigger_core::fleet::{Fleet, KeyHash};
 use outrigger_gateway::{
     Running, Setup, admin::Access, events::Outputs, litellm::Dialect, live::Loaded, net::Tcp, tls::listener::Listener,
 };
@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr, import, secrets, sockets::Sockets, values};
-use crate::config::{self, Error, Severity};
+use crate::config::{self, Error, Severity, weak};
 
 /// Serve a fleet as one endpoint.
 #[derive(Debug, clap::Args)]
@@ -202,7 +202,7 @@ fn imported(path: &Path) -> Result<(config::Loaded, Variables), Refusal> {
         let message = format!("error: no model of {} can be served; mend what is refused", path.display());
         return Err((Exit::Usage, message));
     };
-    let loaded = config::load_str(&text, Path::new("."))
+    let loaded = config::load_imported(&text, Path::new("."))
         .map_err(|faults| (Exit::Usage, format!("{faults}error: the imported fleet has faults; please report this")))?;
     if imported.report.has(Verdict::Refused) {
         eprintln!("serving without what is refused; `outrigger import litellm` writes the fleet that is served");
@@ -246,11 +246,24 @@ fn may_listen(fleet: &Fleet, listen: SocketAddr, admin: SocketAddr, access: &Acc
         );
         return Err((Exit::Usage, message));
     }
+    // Any other source of a fleet refuses such a key altogether.
+    if has_known_key(fleet) && !is_local(listen.ip()) {
+        let message = format!(
+            "error: the master key is one that everybody knows, and with it only loopback may be listened on, not {listen}; \
+             make one with `outrigger key new master`, and give it to the clients"
+        );
+        return Err((Exit::Usage, message));
+    }
     if access.token.is_none() && !is_local(admin.ip()) {
         let message = format!("error: the admin listener on {admin} needs {TOKEN_VARIABLE}; set it, or use 127.0.0.1");
         return Err((Exit::Usage, message));
     }
     Ok(())
+}
+
+fn has_known_key(fleet: &Fleet) -> bool {
+    let known = |hash: &KeyHash| matches!(hash, KeyHash::Literal(hash) if weak::known_key(hash).is_some());
+    fleet.keys.iter().any(|key| key.sha256.iter().any(known))
 }
 
 fn append(path: &Path) -> Result<Box<dyn std::io::Write + Send>, Refusal> {

@@ -29,6 +29,7 @@ mod secrets;
 mod signals;
 mod survival;
 mod tls;
+mod weak_keys;
 
 use std::{
     fs,
