@@ -27,6 +27,7 @@ mod routing;
 mod scale;
 mod secrets;
 mod signals;
+mod ssrf;
 mod survival;
 mod tls;
 mod weak_keys;
