@@ -4,12 +4,13 @@
 //! standard error. SIGTERM and Ctrl-C drain.
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use outrigger_core::fleet::{Fleet, KeyHash};
@@ -73,8 +74,8 @@ const NOTICE: Duration = Duration::from_secs(1);
 /// What kept the gateway from starting, and the exit code that says whose fault it is.
 type Refusal = (Exit, String);
 
-pub(super) fn run(args: &Args) -> Exit {
-    let runtime = match runtime() {
+pub(super) fn run(args: &Args, collect: fn()) -> Exit {
+    let runtime = match runtime(collect) {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("error: cannot start: {e}");
@@ -90,14 +91,25 @@ pub(super) fn run(args: &Args) -> Exit {
     }
 }
 
-/// On one core a runtime of one thread: threads that can only take turns have nothing to share.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+/// On one core a runtime of one thread: threads that can only take turns have nothing to share. A thread that is about to wait
+/// calls `collect`, which lets go of its memory.
+fn runtime(collect: fn()) -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut builder = match cores {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
-    builder.enable_all().build()
+    builder.enable_all().on_thread_park(move || now_and_then(collect)).build()
+}
+
+/// Once a second at most.
+fn now_and_then(what: fn()) {
+    thread_local!(static LAST: Cell<Option<Instant>> = const { Cell::new(None) });
+    let now = Instant::now();
+    if LAST.get().is_none_or(|last| now - last >= Duration::from_secs(1)) {
+        LAST.set(Some(now));
+        what();
+    }
 }
 
 async fn serve(args: &Args) -> Result<Exit, Refusal> {
@@ -256,6 +268,13 @@ fn may_listen(fleet: &Fleet, listen: SocketAddr, admin: SocketAddr, access: &Acc
     }
     if access.token.is_none() && !is_local(admin.ip()) {
         let message = format!("error: the admin listener on {admin} needs {TOKEN_VARIABLE}; set it, or use 127.0.0.1");
+        return Err((Exit::Usage, message));
+    }
+    if access.token.as_deref().is_some_and(weak::is_known) && !is_local(admin.ip()) {
+        let message = format!(
+            "error: {TOKEN_VARIABLE} is a key that everybody knows, and the admin listener on {admin} is for others too; set a \
+             random one, or use 127.0.0.1"
+        );
         return Err((Exit::Usage, message));
     }
     Ok(())

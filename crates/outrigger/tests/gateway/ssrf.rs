@@ -43,7 +43,7 @@ impl Trap {
 
     /// And it would have counted one.
     #[track_caller]
-    fn is_empty(self) {
+    fn assert_empty(self) {
         // Whoever was sent there does not need longer for it.
         thread::sleep(Duration::from_millis(300));
         assert_eq!(self.connections.load(Ordering::SeqCst), 0, "something connected to the trap");
@@ -111,7 +111,7 @@ fn no_redirect_of_a_backend_is_followed() {
         let shown = format!("{}{:?}{}", response.status, response.headers, response.text());
         assert!(response.status == 502 && !shown.contains(&trap.address.to_string()), "{shown}");
         eventually("its metrics are read", || backend.all().iter().any(|r| r.head.starts_with("GET /metrics ")));
-        trap.is_empty();
+        trap.assert_empty();
     }
 }
 
@@ -137,7 +137,7 @@ fn no_redirect_of_a_probe_a_scrape_or_a_survey_is_followed() {
         let said = outrigger(&["init", &backend.url()], &[]);
         assert_eq!(said.status.code(), Some(1), "{said:?}");
         assert!(backend.all().len() > asked, "init asked");
-        trap.is_empty();
+        trap.assert_empty();
     }
 }
 
@@ -153,7 +153,7 @@ fn no_redirect_of_a_webhook_is_followed() {
     let gateway = Gateway::start("ssrf-webhook", &scale::fleet(&engines, &folder, &pools));
     eventually("the call failed", || scale::calls(&gateway, "burst", "failed") >= 1.0);
     assert!(hook.all()[0].head.starts_with("POST /scale "), "{}", hook.all()[0].head);
-    trap.is_empty();
+    trap.assert_empty();
 }
 
 /// Members of a body that other proxies obey, and ones that an engine would have to fetch.
@@ -285,7 +285,7 @@ fn nothing_in_a_request_says_where_the_gateway_connects() {
         let before = fs::read_to_string(gateway.fleet_file()).unwrap();
         assert_eq!(&before, text, "and nothing is written down");
     }
-    trap.is_empty();
+    trap.assert_empty();
 }
 
 /// `:authority` is HTTP/2's host.

@@ -129,7 +129,7 @@ fn a_reload_to_a_weak_master_key_off_loopback_is_refused() {
     let fleet = litellm(strong);
     let args = ["--listen", listen.as_str(), "--no-watch"];
     let folder = written("weak_litellm_reload", &fleet, &[]);
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_outrigger"))
+    let mut child = std::process::Command::new(super::binary())
         .args(["serve", "--admin", "127.0.0.1:0", "--litellm-config"])
         .arg(&folder)
         .args(args)
@@ -149,6 +149,15 @@ fn a_reload_to_a_weak_master_key_off_loopback_is_refused() {
     drop(child.kill());
     drop(child.wait());
     assert!(seen.0 != Some(0) && (seen.1, seen.2) == (200, 401), "{seen:?} {}", lock(&stderr));
+}
+
+#[test]
+fn a_weak_admin_token_opens_no_port_to_others() {
+    let fleet = written("weak_token", &one_backend("http://127.0.0.1:9"), &[]);
+    let serve = ["serve", "--fleet", fleet.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin", "0.0.0.0:0"];
+    let out = outrigger(&serve, &[("OUTRIGGER_ADMIN_TOKEN", "changeme")]);
+    assert_eq!(out.status.code(), Some(2), "{}", stderr(&out));
+    assert!(stderr(&out).contains("OUTRIGGER_ADMIN_TOKEN is a key that everybody knows"), "{}", stderr(&out));
 }
 
 /// 256 bits of which the alphabet shows 64 hex digits; and the generator is no constant and no counter: over 200 keys
