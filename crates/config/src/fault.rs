@@ -101,6 +101,8 @@ codes! {
     ZeroPrice = "zero_price",
     /// Not a hash of a key.
     BadSha256 = "bad_sha256",
+    /// The hash of a key that everybody knows.
+    WeakKey = "weak_key",
     /// A secret's value in the file.
     SecretInFile = "secret_in_file",
     /// Not a `"${ENV}"` or `file:PATH`.

@@ -23,6 +23,7 @@ mod source;
 mod tree;
 mod values;
 mod walk;
+pub mod weak;
 
 use std::{
     fmt, fs,
@@ -158,6 +159,12 @@ pub fn load_str(text: &str, base: &Path) -> Result<Loaded, Faults> {
     load_bytes("fleet.yaml", text.as_bytes(), base)
 }
 
+/// As [`load_str`], for a text that was made of another program's configuration: a key that everybody knows is a warning,
+/// and whoever serves it decides whom it may be served to.
+pub fn load_imported(text: &str, base: &Path) -> Result<Loaded, Faults> {
+    load_text("fleet.yaml", text, base, Severity::Warning)
+}
+
 /// One byte more than is allowed, so that a longer file is seen to be longer.
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -172,7 +179,7 @@ pub fn load_bytes(name: &str, bytes: &[u8], base: &Path) -> Result<Loaded, Fault
         return Err(refuse(name, "", Code::TooLarge, 0, &format!("larger than {} MiB", LARGEST >> 20), help));
     }
     match std::str::from_utf8(bytes) {
-        Ok(text) => load_text(name, text, base),
+        Ok(text) => load_text(name, text, base, Severity::Error),
         Err(error) => {
             let readable = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
             let at = error.valid_up_to();
@@ -188,7 +195,8 @@ fn refuse(name: &str, text: &str, code: Code, at: usize, message: &str, help: &s
     Faults { source, list }
 }
 
-fn load_text(name: &str, text: &str, base: &Path) -> Result<Loaded, Faults> {
+/// `weak` says how bad a key is that everybody knows.
+fn load_text(name: &str, text: &str, base: &Path, weak: Severity) -> Result<Loaded, Faults> {
     let collector = Collector::new(Source::new(name, text));
     let mut hidden = Vec::new();
     let read = tree::parse(text, &collector).and_then(|mut root| {
@@ -197,7 +205,7 @@ fn load_text(name: &str, text: &str, base: &Path) -> Result<Loaded, Faults> {
         let at = At::root(&root, &collector);
         let value = walk::walk(json_schema(), &at)?;
         let raw = read_raw(value, &collector)?;
-        let resolved = resolve::resolve(&raw, &at, base, digest(text));
+        let resolved = resolve::resolve(&raw, &at, (base, weak), digest(text));
         not_yet::warn(&at);
         let named = ["backends.*", "models.*"].iter().flat_map(|path| not_yet::matching(&at, path));
         let places: Vec<(String, Span)> = named.map(|at| (at.path.clone(), at.at_key())).collect();

@@ -308,7 +308,7 @@ pub(crate) fn key_hash(text: &raw::Hash, base: &Path, at: &At<'_>) -> Option<Key
     hash.map(KeyHash::Literal)
 }
 
-fn from_hex(text: &str) -> Option<[u8; 32]> {
+pub(crate) fn from_hex(text: &str) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;

@@ -1,12 +1,13 @@
 //! Who is asking: the client's key, compared by hash.
 //!
-//! Keys are random and at least 128 bits long, so that a plain SHA-256 is enough and a guess is hopeless; the
-//! comparison still takes the same time for every key.
+//! Keys are random and at least 128 bits long, so that a plain SHA-256 is enough and a guess is hopeless. The comparison
+//! still takes the same time for every key: hashes of one length, all of them, each to its last byte. A test counts the
+//! comparisons; that one takes the same time wherever two hashes differ is `subtle`'s to keep, and no test here measures it.
 
 use http::HeaderMap;
 use outrigger_core::fleet::KeyId;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq as _};
 
 /// The hashes of all keys in force.
 #[derive(Debug, Default)]
@@ -27,13 +28,18 @@ impl KeyRing {
         }
         let presented = presented(headers).ok_or(AuthFault::Missing)?;
         let hash: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
+        self.find(&hash, <[u8]>::ct_eq).map(Some).ok_or(AuthFault::Unknown)
+    }
+
+    /// Looks at all of them, also after one was equal.
+    fn find(&self, hash: &[u8; 32], mut equal: impl FnMut(&[u8], &[u8]) -> Choice) -> Option<KeyId> {
         let mut found = None;
         for (known, id) in &self.hashes {
-            if bool::from(known.ct_eq(&hash)) {
+            if bool::from(equal(known, hash)) {
                 found = Some(*id);
             }
         }
-        found.map(Some).ok_or(AuthFault::Unknown)
+        found
     }
 }
 
@@ -73,6 +79,36 @@ mod tests {
         assert_eq!(identify(&ring, "authorization", "Bearer sk-two"), Err(AuthFault::Unknown));
         assert_eq!(identify(&ring, "authorization", "Basic sk-one"), Err(AuthFault::Missing));
         assert_eq!(ring.identify(&HeaderMap::new()), Err(AuthFault::Missing));
+    }
+
+    #[test]
+    fn every_hash_is_compared_whichever_key_was_given() {
+        let keys: Vec<[u8; 32]> = (0..5).map(|n: u8| Sha256::digest([n]).into()).collect();
+        let ring = KeyRing::new(keys.iter().zip(0..).map(|(hash, id)| (*hash, KeyId(id))), true);
+        for (given, expect) in
+            keys.iter().copied().zip((0..).map(|id| Some(KeyId(id)))).chain([(Sha256::digest(b"x").into(), None)])
+        {
+            let mut compared = Vec::new();
+            let found = ring.find(&given, |known, hash| {
+                compared.push(<[u8; 32]>::try_from(known).expect("a whole hash"));
+                known.ct_eq(hash)
+            });
+            assert_eq!((found, &compared), (expect, &keys));
+        }
+    }
+
+    /// Equality that stops at the first byte that differs is one `==` away.
+    #[test]
+    fn hashes_and_tokens_are_compared_by_nothing_else() {
+        for source in [include_str!("auth.rs"), include_str!("admin/mod.rs")] {
+            let code = source.split("#[cfg(test)]").next().expect("a first part");
+            assert!(code.contains("ct_eq"));
+            for line in code.lines().filter(|line| line.contains("==") || line.contains("!=") || line.contains(".eq("))
+            {
+                let about = ["hash", "known", "token", "presented", "key"];
+                assert!(about.iter().all(|word| !line.contains(word)), "compared in another way: {line}");
+            }
+        }
     }
 
     #[test]

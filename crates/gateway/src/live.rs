@@ -505,3 +505,22 @@ impl Snapshot {
         (is_same && old.replicas == backend.replicas).then(|| upstream.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin::Access, tls::backend::Pem};
+
+    /// Whatever a log line, a panic or a failed assertion prints.
+    #[test]
+    fn secrets_are_not_in_debug_output() {
+        let canary = || "CANARY".to_owned();
+        let pem = Pem { ca: None, client_cert: Some((b"CANARY".to_vec(), b"CANARY".to_vec())) };
+        let credentials = Credentials { api_key: Some(canary()), pem: pem.clone(), headers: vec![canary()] };
+        let secrets = Secrets { backends: vec![credentials.clone()], key_hashes: vec![vec![[b'C'; 32]]] };
+        let access = Access { token: Some(canary()) };
+        let said = format!("{credentials:?}{pem:?}{secrets:?}{access:?}{credentials:#?}{secrets:#?}");
+        let bytes = format!("{:?}", b"CANARY").replace(['[', ']'], "");
+        assert!(!said.contains("CANARY") && !said.contains(&bytes) && !said.contains("67, 67"), "{said}");
+    }
+}

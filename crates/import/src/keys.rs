@@ -26,6 +26,13 @@ pub struct VirtualKey {
 /// Columns that bound a key in LiteLLM and have no counterpart.
 const LIMITS: &[&str] = &["max_budget", "tpm_limit", "rpm_limit", "team_id", "allowed_routes", "guardrails"];
 
+/// The bytes of a hash in hex.
+pub(super) fn bytes(sha256: &str) -> Option<[u8; 32]> {
+    let digits = |i| sha256.get(2 * i..2 * i + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+    let bytes: Vec<u8> = (0..sha256.len() / 2).map(digits).collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}
+
 /// Since 1970, so that the caller's clock decides what has expired.
 pub(super) fn timestamp(now: Duration) -> jiff::Timestamp {
     let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);

@@ -47,6 +47,8 @@ pub struct Inputs<'a> {
     pub keys: &'a [VirtualKey],
     /// Since 1970: which of those have expired.
     pub now: Duration,
+    /// The key of which this is the hash, if everybody knows it.
+    pub known_key: &'a dyn Fn(&[u8; 32]) -> Option<&'static str>,
     /// The fleet is served by this process and not written to a file, so that it may hold the master key's hash.
     pub is_served: bool,
 }
@@ -100,6 +102,7 @@ impl std::fmt::Debug for Variables {
 struct Context<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     prices: &'a Prices,
+    known_key: &'a dyn Fn(&[u8; 32]) -> Option<&'static str>,
     is_served: bool,
     report: Report,
     backends: Names,
@@ -130,6 +133,7 @@ pub fn import(text: &str, inputs: &Inputs<'_>) -> Result<Imported, Malformed> {
     let mut context = Context {
         env: &env,
         prices: inputs.prices,
+        known_key: inputs.known_key,
         is_served: inputs.is_served,
         report: Report::default(),
         backends: Names::default(),

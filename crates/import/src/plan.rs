@@ -295,6 +295,16 @@ fn usable(context: &mut Context<'_>, plan: &Plan, key: &VirtualKey, now: jiff::T
         context.note(Kept, place, "the same key as another one", "nothing to do");
         return None;
     }
+    if let Some(known) = keys::bytes(&key.sha256).and_then(|hash| (context.known_key)(&hash)) {
+        let message = format!("`{}` is the key `{known}`, which everybody knows, so it is left out", key.name);
+        context.note(
+            Refused,
+            place,
+            message,
+            "make a new one with `outrigger key new NAME`, and give it to its client",
+        );
+        return None;
+    }
     if key.is_blocked || key.expires.is_some_and(|at| at <= now) {
         let why = if key.is_blocked { "blocked" } else { "expired" };
         context.note(Kept, place, format!("`{}` is {why}, so it is left out", key.name), "nothing to do");

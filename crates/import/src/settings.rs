@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest as _, Sha256};
+
 use super::{
     Context,
     names::{is_variable, variable},
@@ -169,7 +171,10 @@ fn master_key(context: &mut Context<'_>, node: &Node, place: (&str, usize)) -> O
             "printf %s 'THE KEY'".to_owned()
         }
     };
-    if context.is_served && value.is_none() {
+    let is_known = value.as_ref().is_some_and(|value| (context.known_key)(&Sha256::digest(value).into()).is_some());
+    if is_known {
+        known_key(context, place);
+    } else if context.is_served && value.is_none() {
         let help = "set the variable where `serve` runs";
         context.note(Refused, place, "the variable with the master key is not set, so nobody could use it", help);
     } else if context.is_served {
@@ -180,11 +185,26 @@ fn master_key(context: &mut Context<'_>, node: &Node, place: (&str, usize)) -> O
         );
         context.note(Approximated, place, "a fleet file has the hash of a key, here in the file master.sha256", help);
     }
-    if value.is_some_and(|value| value.len() < SHORTEST_KEY) {
+    if value.is_some_and(|value| !is_known && value.len() < SHORTEST_KEY) {
         let help = "make a new one with `outrigger key new master`; a short key is found by trying";
         context.note(Warning, place, format!("the master key has fewer than {SHORTEST_KEY} characters"), help);
     }
     Some(key)
+}
+
+/// Such a key keeps nobody out. In a fleet file its hash is refused; where the configuration is served as it is, it
+/// counts on this machine only. It is not repeated: that it is a key of somebody's stays true.
+fn known_key(context: &mut Context<'_>, place: (&str, usize)) {
+    if context.is_served {
+        let message = "the master key is one that everybody knows, so that only loopback may be listened on";
+        let help = "make a new one with `outrigger key new master`, and give it to the clients";
+        context.note(Warning, place, message, help);
+    } else {
+        let message = "the master key is one that everybody knows; `check` and `serve` refuse its hash";
+        let help = "make a new one with `outrigger key new master`: its hash goes into the file master.sha256 beside the \
+                    fleet file, the key to the clients";
+        context.note(Refused, place, message, help);
+    }
 }
 
 /// What `environment_variables` would set in LiteLLM's process.

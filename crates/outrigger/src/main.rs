@@ -9,7 +9,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
     give_memory_back();
-    outrigger::commands::main()
+    outrigger::commands::main(collect_own)
+}
+
+/// Lets go of what belongs to this thread and was freed by others. The thread of [`give_memory_back`] cannot do that for
+/// it, and a thread that has nothing to allocate never does by itself: after a thousand clients who read nothing, 115 MiB
+/// stayed behind.
+#[expect(unsafe_code, reason = "the allocator has no safe interface for this; it takes no pointers")]
+fn collect_own() {
+    unsafe { libmimalloc_sys::mi_collect(false) };
 }
 
 /// Lets memory go back to the system a second after it was freed. By itself the allocator does so when something is

@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use outrigger_core::fleet::{CloudId, Key, KeyHash, Model, ModelId, Route, SecretRef};
 
 use super::{
-    super::{collect::At, fault::Code, raw, values},
+    super::{
+        collect::At,
+        fault::{Code, Severity},
+        raw, values, weak,
+    },
     Context, MOST_THINGS, items, report_unknown,
 };
 
@@ -57,8 +61,12 @@ fn hashes(
     let mut hashes = Vec::new();
     for (text, at) in all {
         let Some(hash) = values::key_hash(text, context.base, &at) else { continue };
-        if let KeyHash::File(path) = &hash {
-            context.note(SecretRef::File(path.clone()), &at);
+        match &hash {
+            KeyHash::File(path) => {
+                let noted = context.note(SecretRef::File(path.clone()), &at);
+                context.hashes.borrow_mut().push(noted);
+            }
+            KeyHash::Literal(hash) => refuse_known(context, hash, &at),
         }
         if let Some(line) = seen.insert(text.0.to_ascii_lowercase(), at.line()) {
             let help = format!("give each client a key of its own, or remove this or line {line}");
@@ -67,6 +75,14 @@ fn hashes(
         hashes.push(hash);
     }
     hashes
+}
+
+fn refuse_known(context: &Context<'_>, hash: &[u8; 32], at: &At<'_>) {
+    let Some(key) = weak::known_key(hash) else { return };
+    match context.weak {
+        Severity::Error => at.error(Code::WeakKey, weak::message(key), weak::HELP),
+        Severity::Warning => at.warning(Code::WeakKey, weak::message(key), weak::HELP),
+    }
 }
 
 fn model_ids(list: &raw::List<String>, at: &At<'_>, models: &[Model]) -> Vec<ModelId> {

@@ -25,7 +25,7 @@ use outrigger_core::{
 
 use super::{
     collect::{At, shown},
-    fault::Code,
+    fault::{Code, Severity},
     raw::{self, Named},
     values::{self, Reference},
     walk::nearest,
@@ -41,8 +41,11 @@ struct Context<'a> {
     raw: &'a raw::Fleet,
     root: At<'a>,
     base: &'a Path,
+    /// How bad a key is that everybody knows.
+    weak: Severity,
     references: RefCell<Vec<Reference>>,
     certificates: RefCell<Vec<Pem>>,
+    hashes: RefCell<Vec<Reference>>,
 }
 
 /// What files of PEM are for.
@@ -61,12 +64,19 @@ pub(crate) enum Pem {
 pub(crate) struct Outside {
     pub(crate) references: Vec<Reference>,
     pub(crate) certificates: Vec<Pem>,
+    /// Files of keys' hashes.
+    pub(crate) hashes: Vec<Reference>,
 }
 
 /// The fleet; a stand-in if `faults` has errors afterwards.
-pub(crate) fn resolve(raw: &raw::Fleet, root: &At<'_>, base: &Path, digest: String) -> (Fleet, Outside) {
-    let context =
-        Context { raw, root: root.clone(), base, references: RefCell::default(), certificates: RefCell::default() };
+pub(crate) fn resolve(
+    raw: &raw::Fleet,
+    root: &At<'_>,
+    (base, weak): (&Path, Severity),
+    digest: String,
+) -> (Fleet, Outside) {
+    let (references, certificates, hashes) = (RefCell::default(), RefCell::default(), RefCell::default());
+    let context = Context { raw, root: root.clone(), base, weak, references, certificates, hashes };
     let mut gateway = gateway::resolve(&context);
     let clouds = clouds::clouds(&context);
     gateway.egress_usd_per_gb = cost::gateway_egress(gateway.cloud.as_deref(), &clouds);
@@ -78,8 +88,11 @@ pub(crate) fn resolve(raw: &raw::Fleet, root: &At<'_>, base: &Path, digest: Stri
     let keys = keys::resolve(&context, &models, &routes);
     clouds::check_spend_limits(&context, &clouds, &backends);
     let fleet = Fleet { digest, gateway, clouds, pools, backends, models, keys, routes };
-    let outside =
-        Outside { references: context.references.into_inner(), certificates: context.certificates.into_inner() };
+    let outside = Outside {
+        references: context.references.into_inner(),
+        certificates: context.certificates.into_inner(),
+        hashes: context.hashes.into_inner(),
+    };
     (fleet, outside)
 }
 

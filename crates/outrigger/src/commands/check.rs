@@ -1,8 +1,9 @@
 //! `outrigger check`: every fault of a fleet file at once.
 //!
 //! Secrets are not resolved, only looked for, and engines are not called, unless `--online` asks for it. So it runs in CI
-//! without credentials, where an absent secret is a warning and not a fault. Certificates that are here are read, because one that does not fit its
-//! key is found by nothing else before `serve` starts.
+//! without credentials, where an absent secret is a warning and not a fault. Certificates and files of hashes that are
+//! here are read, because one that does not fit its key, or the hash of a key that everybody knows, is found by nothing
+//! else before `serve` starts.
 
 use std::path::PathBuf;
 
@@ -33,6 +34,7 @@ pub(super) fn run(args: &Args) -> Exit {
             let absent = if args.online { Severity::Error } else { Severity::Warning };
             loaded.report_absent(absent, is_there);
             loaded.examine_certificates(|path| std::fs::read(path));
+            loaded.examine_hashes(|path| std::fs::read_to_string(path));
             if loaded.warnings.count(Severity::Error) > 0 {
                 return refuse(&loaded.warnings, args.json);
             }

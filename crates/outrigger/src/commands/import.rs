@@ -70,11 +70,12 @@ pub(super) fn read(
     };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let env = |name: &str| std::env::var(name).ok();
-    let inputs = Inputs { env: &env, prices: &prices, keys: &keys, now, is_served };
+    let known_key = &config::weak::known_key;
+    let inputs = Inputs { env: &env, prices: &prices, keys: &keys, now, known_key, is_served };
     let imported = import::import(&text(config)?, &inputs)
         .map_err(|e| usage(config, &format!("{e}; give the YAML that LiteLLM's proxy starts with")))?;
     if let Some(fleet) = &imported.fleet
-        && let Err(faults) = config::load_str(fleet, Path::new("."))
+        && let Err(faults) = config::load_imported(fleet, Path::new("."))
     {
         let message = format!("{faults}the imported fleet has faults; this is a bug in Outrigger, please report it");
         return Err((Exit::No, message));

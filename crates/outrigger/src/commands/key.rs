@@ -9,6 +9,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{Exit, write_out};
+use crate::config::weak;
 
 /// Make keys for clients.
 #[derive(Debug, clap::Args)]
@@ -59,6 +60,10 @@ fn hash(json: bool) -> Exit {
     if key.is_empty() || key.len() as u64 > LONGEST {
         eprintln!("error: there is no key on standard input; try `printf %s \"$KEY\" | outrigger key hash`");
         return Exit::Usage;
+    }
+    if weak::is_known(key) {
+        eprintln!("error: this is a key that everybody knows, and `check` and `serve` refuse its hash; {}", weak::HELP);
+        return Exit::No;
     }
     let hash = hex(&Sha256::digest(key.as_bytes()));
     write_out(&if json { format!("{}\n", serde_json::json!({ "sha256": hash })) } else { format!("{hash}\n") })

@@ -89,10 +89,11 @@ pub enum Exit {
     Interrupted = 130,
 }
 
-/// Runs the command that the process was called with.
-pub fn main() -> ExitCode {
+/// Runs the command that the process was called with. `collect` lets go of memory that the calling thread does not use any
+/// more, in a process that serves for long.
+pub fn main(collect: fn()) -> ExitCode {
     let exit = match Cli::parse().command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(args) => serve::run(&args, collect),
         Command::Check(args) => check::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Explain(args) => explain::run(&args),

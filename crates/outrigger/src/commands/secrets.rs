@@ -5,6 +5,8 @@ use std::path::Path;
 use outrigger_core::fleet::{Backend, Certificate, Fleet, HeaderText, KeyHash, SecretRef};
 use outrigger_gateway::{live::Secrets, tls::backend::Pem, upstream::Credentials};
 
+use crate::config::weak;
+
 /// Gives the value of an environment variable.
 type Variable<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -83,21 +85,15 @@ fn hashes(entry: &KeyHash, faults: &mut Vec<String>) -> Vec<[u8; 32]> {
             return Vec::new();
         }
     };
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let parsed: Vec<Option<[u8; 32]>> = lines.map(from_hex).collect();
-    if parsed.is_empty() || parsed.iter().any(Option::is_none) {
+    let Ok(hashes) = weak::hashes(&text) else {
         faults.push(format!("{} must hold SHA-256 hashes of 64 hex digits, one per line", path.display()));
+        return Vec::new();
+    };
+    for (line, hash) in &hashes {
+        if let Some(key) = weak::known_key(hash) {
+            let (path, message, help) = (path.display(), weak::message(key), weak::HELP);
+            faults.push(format!("{path}, line {line}: {message}; {help}"));
+        }
     }
-    parsed.into_iter().flatten().collect()
-}
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let mut hash = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(hash)
+    hashes.into_iter().map(|(_, hash)| hash).collect()
 }

@@ -4,15 +4,16 @@
 //! standard error. SIGTERM and Ctrl-C drain.
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use outrigger_core::fleet::Fleet;
+use outrigger_core::fleet::{Fleet, KeyHash};
 use outrigger_gateway::{
     Running, Setup, admin::Access, dns, events::Outputs, litellm::Dialect, live::Loaded, net::Tcp,
     tls::listener::Listener,
@@ -24,7 +25,7 @@ use tokio::{
 };
 
 use super::{Exit, client::TOKEN_VARIABLE, colour_on_stderr, import, secrets, sockets::Sockets, values};
-use crate::config::{self, Error, Severity};
+use crate::config::{self, Error, Severity, weak};
 
 /// Serve a fleet as one endpoint.
 #[derive(Debug, clap::Args)]
@@ -74,8 +75,8 @@ const NOTICE: Duration = Duration::from_secs(1);
 /// What kept the gateway from starting, and the exit code that says whose fault it is.
 type Refusal = (Exit, String);
 
-pub(super) fn run(args: &Args) -> Exit {
-    let runtime = match runtime() {
+pub(super) fn run(args: &Args, collect: fn()) -> Exit {
+    let runtime = match runtime(collect) {
         Ok(runtime) => runtime,
         Err(e) => {
             eprintln!("error: cannot start: {e}");
@@ -91,14 +92,25 @@ pub(super) fn run(args: &Args) -> Exit {
     }
 }
 
-/// On one core a runtime of one thread: threads that can only take turns have nothing to share.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+/// On one core a runtime of one thread: threads that can only take turns have nothing to share. A thread that is about to wait
+/// calls `collect`, which lets go of its memory.
+fn runtime(collect: fn()) -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut builder = match cores {
         1 => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
-    builder.enable_all().build()
+    builder.enable_all().on_thread_park(move || now_and_then(collect)).build()
+}
+
+/// Once a second at most.
+fn now_and_then(what: fn()) {
+    thread_local!(static LAST: Cell<Option<Instant>> = const { Cell::new(None) });
+    let now = Instant::now();
+    if LAST.get().is_none_or(|last| now - last >= Duration::from_secs(1)) {
+        LAST.set(Some(now));
+        what();
+    }
 }
 
 async fn serve(args: &Args) -> Result<Exit, Refusal> {
@@ -204,7 +216,7 @@ fn imported(path: &Path) -> Result<(config::Loaded, Variables), Refusal> {
         let message = format!("error: no model of {} can be served; mend what is refused", path.display());
         return Err((Exit::Usage, message));
     };
-    let loaded = config::load_str(&text, Path::new("."))
+    let loaded = config::load_imported(&text, Path::new("."))
         .map_err(|faults| (Exit::Usage, format!("{faults}error: the imported fleet has faults; please report this")))?;
     if imported.report.has(Verdict::Refused) {
         eprintln!("serving without what is refused; `outrigger import litellm` writes the fleet that is served");
@@ -248,11 +260,31 @@ fn may_listen(fleet: &Fleet, listen: SocketAddr, admin: SocketAddr, access: &Acc
         );
         return Err((Exit::Usage, message));
     }
+    // Any other source of a fleet refuses such a key altogether.
+    if has_known_key(fleet) && !is_local(listen.ip()) {
+        let message = format!(
+            "error: the master key is one that everybody knows, and with it only loopback may be listened on, not {listen}; \
+             make one with `outrigger key new master`, and give it to the clients"
+        );
+        return Err((Exit::Usage, message));
+    }
     if access.token.is_none() && !is_local(admin.ip()) {
         let message = format!("error: the admin listener on {admin} needs {TOKEN_VARIABLE}; set it, or use 127.0.0.1");
         return Err((Exit::Usage, message));
     }
+    if access.token.as_deref().is_some_and(weak::is_known) && !is_local(admin.ip()) {
+        let message = format!(
+            "error: {TOKEN_VARIABLE} is a key that everybody knows, and the admin listener on {admin} is for others too; set a \
+             random one, or use 127.0.0.1"
+        );
+        return Err((Exit::Usage, message));
+    }
     Ok(())
+}
+
+fn has_known_key(fleet: &Fleet) -> bool {
+    let known = |hash: &KeyHash| matches!(hash, KeyHash::Literal(hash) if weak::known_key(hash).is_some());
+    fleet.keys.iter().any(|key| key.sha256.iter().any(known))
 }
 
 fn append(path: &Path) -> Result<Box<dyn std::io::Write + Send>, Refusal> {

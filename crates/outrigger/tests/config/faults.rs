@@ -130,6 +130,9 @@ const CASES: &[(usize, &str, &[&str])] = &[
     (8, "    api_key: \"file:\"", &["bad_reference@8:14"]),
     (8, "    region: west", &["w:no_api_key@27:3"]),
     (40, "    sha256: sk-canary", &["bad_sha256@40:13"]),
+    // Of `sk-1234`, and of nothing at all; the second also in a list and in capitals.
+    (40, "    sha256: 88dc28d0f030c55ed4ab77ed8faf098196cb1c05df778539800c9f1243fe6b4b", &["weak_key@40:13"]),
+    (40, "    sha256: [file:a, E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855]", &["weak_key@40:22"]),
     // TLS, headers and proxies.
     (3, "  tls: { cert: file:a, key: file:b }", &[]),
     (3, "  tls: { cert: file:a }", &["missing_key@3:3"]),

@@ -3,8 +3,11 @@
 use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
-    net::TcpStream,
-    sync::atomic::{AtomicUsize, Ordering},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -120,6 +123,62 @@ fn the_machines_authorities_are_believed_and_named_ones_come_on_top() {
     let out = outrigger(&serve, &[("SSL_CERT_FILE", nobody.to_str().unwrap()), ("SSL_CERT_DIR", "")]);
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(!out.status.success() && said.contains("backend a: no authority is trusted here; install"), "{said}");
+}
+
+/// What a port is sent on each connection, until the other side has been silent for a while, and what it says then.
+fn listening(says: &'static [u8]) -> (String, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, came) = (format!("https://{}", listener.local_addr().unwrap()), Arc::<Mutex<Vec<Vec<u8>>>>::default());
+    let keep = came.clone();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            let (mut all, mut piece) = (Vec::new(), [0; 4_096]);
+            let mut has_spoken = says.is_empty();
+            loop {
+                match stream.read(&mut piece) {
+                    Ok(n @ 1..) => all.extend_from_slice(&piece[..n]),
+                    // It has said what it had to say; now it is answered, and may go on.
+                    Err(_) if !has_spoken => drop(stream.write_all(says)),
+                    _ => break,
+                }
+                has_spoken |= !all.is_empty();
+            }
+            lock(&keep).push(all);
+        }
+    });
+    (url, came)
+}
+
+/// Whatever is at the other end: something that speaks plain HTTP, that closes, that is silent, that refuses TLS.
+#[test]
+fn an_https_backend_is_never_spoken_to_in_clear_text() {
+    let plain = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}";
+    let moved = b"HTTP/1.1 307 Go\r\nlocation: http://127.0.0.1/v1\r\ncontent-length: 0\r\n\r\n";
+    // A fatal alert, protocol_version.
+    let alert = &[21, 3, 1, 0, 2, 2, 70];
+    for (test, says) in [("plain", &plain[..]), ("moved", moved), ("alert", alert), ("silent", &[])] {
+        for http in ["1", "2"] {
+            let (url, came) = listening(says);
+            let more = format!("    http: {http}\n    api_key: \"${{KEY}}\"\n    timeouts: {{ connect: 1s }}\n");
+            let text = fleet(&[("far", &url, &more)]);
+            let start = Start { fleet: &text, env: &[("KEY", "CANARY-KEY")], ..Start::default() };
+            let gateway = Gateway::start_with(&format!("backend-clear-{test}-{http}"), &start);
+            for _ in 0..3 {
+                let status = gateway.chat(&hello()).status;
+                assert!([502, 503, 504].contains(&status), "{test}: {status}");
+            }
+            eventually("it connects", || lock(&came).len() >= 2);
+            for bytes in &*lock(&came) {
+                assert_eq!(bytes.get(..2), Some(&[22, 3][..]), "{test}: a handshake comes first: {bytes:?}");
+                let text = String::from_utf8_lossy(bytes);
+                assert!(
+                    !text.contains("CANARY") && !text.contains("HTTP/") && !text.contains("hello"),
+                    "{test}: {text}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
@@ -442,7 +501,7 @@ fn prior_knowledge_that_is_wrong_serves_nothing_and_is_said() {
 
 /// The URL of a server that does not know the preface of HTTP/2, and closes when it has done what it does about it.
 fn http1_only(answer: fn(&mut TcpStream)) -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {

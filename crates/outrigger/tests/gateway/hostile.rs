@@ -373,6 +373,13 @@ fn encodings(cases: &mut Cases) {
         );
         cases.add("compressed", &[415], [head.as_bytes(), &bomb].concat());
     }
+    // Told twice, and the first time that it is not.
+    let head = format!(
+        "POST {CHAT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-encoding: identity\r\ncontent-encoding: gzip\r\n\
+         content-length: {}\r\n\r\n",
+        bomb.len()
+    );
+    cases.add("compressed", &[400, 415], [head.as_bytes(), &bomb].concat());
 }
 
 fn json_bodies(cases: &mut Cases) {

@@ -192,11 +192,16 @@ pub(super) struct Recorder {
 impl Recorder {
     /// Answers a chat completion by `model`.
     pub(super) fn start(model: &str) -> Self {
+        Self::saying(completion(model), completion(model))
+    }
+
+    /// Answers probes and everything else so.
+    pub(super) fn saying(probed: Vec<u8>, said: Vec<u8>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a listener");
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
-        let answer = Answer::new(Mutex::new(completion(model)));
-        let (keep, say, probed) = (Arc::clone(&received), answer.clone(), completion(model));
+        let answer = Answer::new(Mutex::new(said));
+        let (keep, say) = (Arc::clone(&received), answer.clone());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (keep, say, probed) = (keep.clone(), say.clone(), probed.clone());
@@ -259,7 +264,7 @@ pub(super) fn answer(status: &str, content_type: &str, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn completion(model: &str) -> Vec<u8> {
+pub(super) fn completion(model: &str) -> Vec<u8> {
     let body = json!({
         "id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": model, "unknown": { "kept": [1, 2.50] },
         "choices": [{ "index": 0, "message": { "role": "assistant", "content": "hi" }, "finish_reason": "stop" }],

@@ -63,7 +63,11 @@ impl Client {
     }
 
     async fn begin_post(&self, path: &str, body: &[u8]) -> h2::client::ResponseFuture {
-        let head = Head::builder().method(Method::POST).uri(format!("http://gateway{path}"));
+        self.begin_post_to("gateway", path, body).await
+    }
+
+    async fn begin_post_to(&self, authority: &str, path: &str, body: &[u8]) -> h2::client::ResponseFuture {
+        let head = Head::builder().method(Method::POST).uri(format!("http://{authority}{path}"));
         let head = head.header("content-type", "application/json").body(()).unwrap();
         self.begin(head, body).await
     }
@@ -74,6 +78,11 @@ impl Client {
 
     pub(super) async fn post(&self, path: &str, body: &[u8]) -> Answer {
         collect(self.begin_post(path, body).await).await
+    }
+
+    /// With another `:authority`.
+    pub(super) async fn post_to(&self, authority: &str, path: &str, body: &[u8]) -> Answer {
+        collect(self.begin_post_to(authority, path, body).await).await
     }
 
     pub(super) async fn chat(&self, body: &Value) -> Answer {

@@ -163,10 +163,10 @@ fn an_imported_key_is_the_one_that_clients_have() {
         engines.url(0)
     );
     std::fs::write(&config, text).unwrap();
-    std::fs::write(&keys, format!("token,key_alias\n{},team\n", sha256("sk-team"))).unwrap();
+    std::fs::write(&keys, format!("token,key_alias\n{},team\n", sha256("sk-of-a-team"))).unwrap();
     let out = outrigger(&["import", "litellm", config.to_str().unwrap(), "--keys", keys.to_str().unwrap()], &[]);
     assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
     let gateway = Gateway::start("litellm_export", &String::from_utf8(out.stdout).unwrap());
     let status = |key: &str| gateway.send(&Request::chat(&hello()).key(key)).status;
-    assert_eq!((status("sk-team"), status("sk-other")), (200, 401));
+    assert_eq!((status("sk-of-a-team"), status("sk-other")), (200, 401));
 }

@@ -9,6 +9,7 @@ mod apis;
 mod backends;
 mod bad_input;
 mod bodies;
+mod bombs;
 mod client_address;
 mod cost;
 mod drain;
@@ -28,8 +29,11 @@ mod routing;
 mod scale;
 mod secrets;
 mod signals;
+mod ssrf;
+mod stalled;
 mod survival;
 mod tls;
+mod weak_keys;
 
 use std::{
     fs,
@@ -82,7 +86,7 @@ impl Gateway {
         let folder = folder(test);
         let file = folder.join("fleet.yaml");
         fs::write(&file, start.fleet).expect("the fleet file");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_outrigger"))
+        let mut child = Command::new(binary())
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .arg(if start.litellm { "--litellm-config" } else { "--fleet" })
             .arg(&file)
@@ -196,6 +200,11 @@ impl Drop for Gateway {
     }
 }
 
+/// The binary under test: that of this build, or another one, such as the release build for figures.
+fn binary() -> PathBuf {
+    std::env::var_os("OUTRIGGER_BIN").map_or_else(|| env!("CARGO_BIN_EXE_outrigger").into(), PathBuf::from)
+}
+
 /// A folder of the test's own.
 fn folder(test: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gateway").join(test);
@@ -204,7 +213,7 @@ fn folder(test: &str) -> PathBuf {
 }
 
 fn outrigger(args: &[&str], env: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_outrigger"))
+    Command::new(binary())
         .args(args)
         .env_remove("OUTRIGGER_ADMIN_TOKEN")
         .envs(env.iter().copied())

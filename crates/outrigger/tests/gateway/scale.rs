@@ -14,7 +14,7 @@ use super::{Engines, Gateway, LLAMA_70B, Profile, eventually, hello, lock, signa
 
 /// Pools of up to 16 GPUs in steps of 8, each scaled as it says. `burst` has two engines of four GPUs, which take what the
 /// first tier has no room for.
-fn fleet(engines: &Engines, state_dir: &Path, pools: &[(&str, String)]) -> String {
+pub(super) fn fleet(engines: &Engines, state_dir: &Path, pools: &[(&str, String)]) -> String {
     let pool = |(name, scale): &(&str, String)| {
         format!(
             "  {name}:\n    cloud: c\n    gpu: h100\n    gpus: {{ min: 0, max: 16, step: 8 }}\n    \
@@ -32,7 +32,7 @@ fn fleet(engines: &Engines, state_dir: &Path, pools: &[(&str, String)]) -> Strin
 }
 
 /// A folder for the state, as a gateway leaves it that has asked for so many GPUs of each pool.
-fn asked_for(folder: &Path, pools: &[(&str, u32)]) {
+pub(super) fn asked_for(folder: &Path, pools: &[(&str, u32)]) {
     drop(fs::remove_dir_all(folder));
     fs::create_dir_all(folder).unwrap();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos() as u64;
@@ -47,7 +47,7 @@ fn asked_for(folder: &Path, pools: &[(&str, u32)]) {
     fs::write(folder.join("scaling.json"), text).unwrap();
 }
 
-fn calls(gateway: &Gateway, pool: &str, result: &str) -> f64 {
+pub(super) fn calls(gateway: &Gateway, pool: &str, result: &str) -> f64 {
     let labels = [format!("pool=\"{pool}\""), format!("result=\"{result}\"")];
     series(gateway, "outrigger_scale_calls_total", &[&labels[0], &labels[1]]).unwrap_or(0.0)
 }

@@ -79,7 +79,12 @@ fn the_hash_of_a_key_is_what_a_fleet_file_takes() {
         child.stdin.take().expect("piped").write_all(key.as_bytes()).expect("it reads");
         child.wait_with_output().expect("it ends")
     };
-    let hashed = hash("test\n");
-    assert_eq!(String::from_utf8(hashed.stdout).unwrap().trim(), super::TOKEN);
+    let hashed = hash("sk-of-a-client-3f1c\n");
+    // By coreutils' sha256sum.
+    let expect = "0a77e1d4bed39d69a50fa6e2ec5e55e6550d972afbb9a1db872d7b9929cc0533";
+    assert_eq!(String::from_utf8(hashed.stdout).unwrap().trim(), expect);
+    let known = hash("sk-1234");
+    assert_eq!((known.status.code(), known.stdout.as_slice()), (Some(1), &b""[..]));
+    assert!(String::from_utf8(known.stderr).unwrap().contains("a key that everybody knows"));
     assert_eq!(hash("").status.code(), Some(2));
 }

@@ -20,7 +20,8 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn imported(text: &str, prices: &Prices, keys: &[VirtualKey]) -> Imported {
-    let inputs = Inputs { env: &env, prices, keys, now: NOW, is_served: false };
+    let known_key = &config::weak::known_key;
+    let inputs = Inputs { env: &env, prices, keys, now: NOW, known_key, is_served: false };
     import(text, &inputs).unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
@@ -139,7 +140,7 @@ fn what_litellm_does_although_it_looks_otherwise_is_warned_about() {
     says(&one(""), Verdict::Warning, "never gives it a cooldown");
     says(&one("stream_timeout: 1"), Verdict::Warning, "only after the first chunk");
     says(&one("api_key: sk-abc"), Verdict::Warning, "a secret is written out here");
-    let short = format!("{}general_settings: {{ master_key: sk-1 }}\n", one(""));
+    let short = format!("{}general_settings: {{ master_key: sk-mine }}\n", one(""));
     says(&short, Verdict::Warning, "fewer than 24 characters");
     let mixed = "model_list:\n- {model_name: m, litellm_params: {model: gpt-4o}}\n- {model_name: m, litellm_params: {model: gpt-4o-mini}}\n";
     says(mixed, Verdict::Warning, "serve different models");
@@ -241,6 +242,25 @@ fn exported_keys_keep_their_hashes_and_their_models() {
     for expect in ["expires on 2030-01-01", "max_budget", "`Team 5` is served here"] {
         assert!(shown.contains(expect), "{expect}: {shown}");
     }
+}
+
+/// The hash of `test`; the row before it has one that nobody can know.
+#[test]
+fn keys_that_everybody_knows_are_refused_aloud() {
+    let keys =
+        parse_keys(&format!(r#"[{{"token":"00{}"}},{{"token":"{TOKEN}","key_alias":"b"}}]"#, &TOKEN[2..])).unwrap();
+    let Imported { fleet, report, .. } = imported(&one(""), &Prices::default(), &keys);
+    let fleet = config::load_str(&fleet.unwrap(), Path::new(".")).unwrap().fleet;
+    assert_eq!(fleet.keys.len(), 1);
+    let shown = report.render();
+    assert!(report.has(Verdict::Refused) && shown.contains("`b` is the key `test`, which everybody knows"), "{shown}");
+
+    let text = format!("{}general_settings: {{ master_key: sk-1234 }}\n", one(""));
+    says(&text, Verdict::Refused, "one that everybody knows; `check` and `serve` refuse its hash");
+    let Imported { fleet, report, .. } = imported(&text, &Prices::default(), &[]);
+    // Nothing suggests to write its hash, and the fleet does not hold it.
+    assert!(!report.render().contains("key hash"), "{}", report.render());
+    assert!(fleet.unwrap().contains("sha256: file:master.sha256"));
 }
 
 #[test]

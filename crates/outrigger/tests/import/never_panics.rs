@@ -62,7 +62,7 @@ proptest! {
             let end = boundary((start + removed).min(text.len())).max(start);
             text.replace_range(start..end, SPLINTERS[splinter]);
         }
-        let inputs = Inputs { env: &env, prices: &Prices::default(), keys: &[], now: NOW, is_served: false };
+        let inputs = Inputs { env: &env, prices: &Prices::default(), keys: &[], now: NOW, known_key: &|_| None, is_served: false };
         let Ok(imported) = import(&text, &inputs) else { return Ok(()) };
         match imported.fleet {
             Some(fleet) => {

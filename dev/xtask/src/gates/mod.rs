@@ -4,9 +4,11 @@
 
 mod apart;
 mod arrows;
+mod claims;
 mod links;
 mod named;
 mod sources;
+mod unsafety;
 
 use crate::tree::Tree;
 
@@ -31,4 +33,6 @@ pub(crate) const GATES: &[Gate] = &[
     Gate { name: "schema", rule: "fleet.schema.json is what the Rust types say", check: named::schema },
     Gate { name: "examples", rule: "every example is introduced to its readers", check: named::examples },
     Gate { name: "heavy", rule: "heavy suites and the documents that cite them agree", check: named::heavy },
+    Gate { name: "claims", rule: "what a page claims is held by a test that is there", check: claims::claims },
+    Gate { name: "unsafe", rule: "unsafe code stands in named places only", check: unsafety::unsafety },
 ];
