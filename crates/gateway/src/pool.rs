@@ -54,7 +54,7 @@ const MAX_IDLE_CONNECTIONS: usize = 256;
 
 /// The most that is read at once, which is also the largest response head. A stream that its client does not read holds
 /// a few of these.
-const MAX_READ: usize = 32 << 10;
+const MAX_READ: usize = 16 << 10;
 
 /// Where a pool's connections go, and how.
 #[derive(Clone, Debug)]
