@@ -1,0 +1,104 @@
+//! `outrigger plan`: what a fleet would cost on one cloud or on several, and whether changing it is worth it.
+
+mod json;
+mod outside;
+mod words;
+
+use std::{fs, path::PathBuf};
+
+use jiff::civil::Date;
+use outrigger_config::load_scenario;
+use outrigger_plan::economics::{self, Book, Plan, Scenario, Staleness};
+
+use super::{Exit, colour_on_stderr, input::Failed, values, write_out};
+
+/// Price today's fleet and the ways to change it, and say whether one is worth it.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The scenario: demand, model, clouds, today's fleet and its bill (examples/scenarios/chat.yaml is a complete one).
+    #[arg(long, value_name = "FILE")]
+    scenario: PathBuf,
+    /// More prices, as `outrigger prices import` prints them; they win over the built-in ones.
+    #[arg(long, value_name = "FILE")]
+    prices: Vec<PathBuf>,
+    /// The day of the plan: ages of prices and commitments count from it. Today unless given.
+    #[arg(long, value_name = "DATE", value_parser = values::date)]
+    as_of: Option<Date>,
+    /// Show how a figure comes about, such as pattern1-lambda.egress; `all` for every one.
+    #[arg(long, value_name = "ID")]
+    explain: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A plan with what it was made of.
+struct Planned {
+    scenario: Scenario,
+    plan: Plan,
+    stale: Staleness,
+    as_of: Date,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    match answer(args) {
+        Ok(exit) => exit,
+        Err(failed) => {
+            eprintln!("error: {}", failed.message.trim_end());
+            failed.exit
+        }
+    }
+}
+
+fn answer(args: &Args) -> Result<Exit, Failed> {
+    let planned = planned(args)?;
+    if let Some(id) = &args.explain {
+        return explained(&planned, id, args.json);
+    }
+    Ok(write_out(&if args.json { format!("{}\n", json::plan(&planned)) } else { words::plan(&planned) }))
+}
+
+fn planned(args: &Args) -> Result<Planned, Failed> {
+    let as_of = args.as_of.unwrap_or_else(values::today);
+    let book = book(args)?;
+    let loaded = load_scenario(&args.scenario, &book, as_of, &outside::Files);
+    let loaded = loaded.map_err(|error| Failed::of_config(&args.scenario, &error))?;
+    eprint!("{}", loaded.warnings.render(colour_on_stderr()));
+    let scenario = loaded.scenario;
+    let plan = economics::plan(&scenario).map_err(|why| Failed::usage(format!("today cannot be priced: {why}")))?;
+    let stale = economics::staleness(&scenario, &plan, as_of);
+    Ok(Planned { scenario, plan, stale, as_of })
+}
+
+fn book(args: &Args) -> Result<Book, Failed> {
+    let mut book = Book::builtin();
+    for file in &args.prices {
+        let text = fs::read_to_string(file).map_err(|error| Failed::unreadable(file, &error))?;
+        let before = book.dropped.len();
+        let help = "`outrigger prices import` makes such a file";
+        let wrong = |why| Failed::usage(format!("{}: {why}\n  help: {help}", file.display()));
+        book.add_csv(&text, &file.display().to_string()).map_err(wrong)?;
+        for dropped in &book.dropped[before..] {
+            eprintln!("left out: {}: {}: {}", file.display(), dropped.row, dropped.why);
+        }
+    }
+    Ok(book)
+}
+
+/// One figure with its formula, or all that start with the id.
+fn explained(planned: &Planned, id: &str, as_json: bool) -> Result<Exit, Failed> {
+    let inner = |own: &str| id == "all" || own == id || own.strip_prefix(id).is_some_and(|rest| rest.starts_with('.'));
+    let found: Vec<_> = planned.plan.figures.iter().filter(|figure| inner(&figure.id)).collect();
+    if found.is_empty() {
+        let known: Vec<&str> = planned.plan.choices.iter().map(|choice| choice.id.as_str()).collect();
+        let help = format!("give an option ({}), a figure of one such as today.total, or all", known.join(", "));
+        return Err(Failed::usage(format!("there is no figure {id}\n  help: {help}")));
+    }
+    let text: String = if as_json {
+        let figures: Vec<_> = found.iter().map(|figure| json::figure(figure)).collect();
+        format!("{}\n", serde_json::json!({ "figures": figures }))
+    } else {
+        found.iter().map(|f| format!("{}  {}\n  = {}\n  = {}\n", f.id, f.what, f.formula, f.shown())).collect()
+    };
+    Ok(write_out(&text))
+}
