@@ -244,8 +244,11 @@ class Plan:
         self.fits = [Fit(profile, self.demand, ttft, tpot) for profile in self.profiles]
         home = raw["home"]
         self.home = home["cloud"]
-        own = home.get("egress_usd_per_gb")
+        own = home.get("egress_usd_per_gb", (raw["clouds"].get(self.home) or {}).get("egress_usd_per_gb"))
         self.home_tiers = tiers_of(self.home, home.get("region")) if own is None else [(0, None, nano(own))]
+        for cloud in self.clouds:
+            if cloud.name == self.home:
+                cloud.tiers = self.home_tiers
         self.split = raw.get("split_percent", 60)
         self.horizon = raw.get("horizon_months", 12)
         self.today = raw["today"]
@@ -469,7 +472,7 @@ class Plan:
                     leave(cloud, tiers, part)
         out["egress"] = bill(meters)
         weights = self.raw.get("weights")
-        remote = [place for place in places if place[0] != home and place[2] > 0]
+        remote = {cloud for cloud, _, share in places if cloud != home and share > 0}
         if not weights or elsewhere or not remote:
             return
         size = round(weights["gb"] * 1e9)

@@ -42,18 +42,21 @@ pub(super) fn resolve(raw: &raw::Scenario, at: &At<'_>, context: &Context<'_>) -
     let demand = demand::resolve(raw.demand.as_ref(), &at.key("demand"), context);
     let model = model(raw.model.as_ref(), &at.key("model"), context);
     let slo = slo(raw.slo.as_ref(), &at.key("slo"));
-    let clouds = clouds(raw, at, &model, context);
+    let clouds = clouds(raw, at, model.as_ref(), context);
     let hosted = hosted(raw, at, context);
     let flows = flows(raw, &at.key("egress"));
-    let home = home(raw.home.as_ref(), &at.key("home"), !flows.is_empty() || raw.weights.is_some());
+    let mut clouds = clouds;
+    let needs_egress = !flows.is_empty() || raw.weights.is_some();
+    let home = home(raw.home.as_ref(), &at.key("home"), needs_egress, raw, &mut clouds);
     let commitments = commitments(raw, &at.key("commitments"), &clouds, context);
     let today = today(raw, &at.key("today"), &clouds, &hosted, context);
     let constraints = constraints(raw, &at.key("constraints"), &clouds, home.as_ref());
-    if let (Some(today), true) = (&today, commitments.is_empty()) {
-        if today.pools.is_empty() && today.hosted.is_none() {
-            let help = "add `pools:` with what runs now, or `hosted:` with who serves it by the token";
-            at.key("today").error_at_key(Code::Empty, "nothing is run today", help);
-        }
+    if today.as_ref().is_some_and(|today| commitments.is_empty() && today.pools.is_empty() && today.hosted.is_none())
+        && raw.commitments.as_ref().is_none_or(|list| list.0.is_empty())
+        && !at.key("today").key("pools").is_written()
+    {
+        let help = "add `pools:` with what runs now, or `hosted:` with who serves it by the token";
+        at.key("today").error_at_key(Code::Empty, "nothing is run today", help);
     }
     let uncertainty = raw.uncertainty.as_ref();
     Some(Scenario {
@@ -85,10 +88,27 @@ fn items<'a, T>(list: Option<&'a List<T>>, at: &At<'a>) -> Vec<(&'a T, At<'a>)> 
     items.iter().enumerate().filter_map(|(i, item)| Some((item.as_ref()?, at.index(i)))).collect()
 }
 
-fn home(raw: Option<&raw::Home>, at: &At<'_>, needs_egress: bool) -> Option<Home> {
+/// Home, and the cloud of its name with the same price of what leaves it: it has one meter.
+fn home(
+    raw: Option<&raw::Home>,
+    at: &At<'_>,
+    needs_egress: bool,
+    scenario: &raw::Scenario,
+    clouds: &mut [Candidate],
+) -> Option<Home> {
     let raw = raw?;
     let cloud = raw.cloud.clone()?;
-    let egress = egress(&cloud, raw.region.as_deref(), raw.egress_usd_per_gb, needs_egress, at);
+    let same = scenario.clouds.as_ref().and_then(|named| named.0.iter().find(|(name, _)| *name == cloud));
+    let as_cloud = same.and_then(|(_, raw)| raw.as_ref()).and_then(|raw| raw.egress_usd_per_gb);
+    let own = raw.egress_usd_per_gb.or(as_cloud);
+    if as_cloud.is_some() && own != as_cloud {
+        let message = format!("what leaves {} has two prices, here and under `clouds`", shown(&cloud));
+        at.key("egress_usd_per_gb").error(Code::Contradiction, message, "keep one of them");
+    }
+    let egress = egress(&cloud, raw.region.as_deref(), own, needs_egress, at);
+    if let Some(same) = clouds.iter_mut().find(|candidate| candidate.cloud == cloud) {
+        same.egress.clone_from(&egress);
+    }
     Some(Home { cloud, egress, may_move: raw.may_move.unwrap_or(false) })
 }
 
@@ -160,13 +180,13 @@ fn slo(raw: Option<&raw::Slo>, at: &At<'_>) -> Option<Slo> {
     Some(Slo { ttft_ms: ttft?, tpot_ms: tpot? })
 }
 
-fn clouds(raw: &raw::Scenario, at: &At<'_>, model: &Option<Model>, context: &Context<'_>) -> Vec<Candidate> {
+fn clouds(raw: &raw::Scenario, at: &At<'_>, model: Option<&Model>, context: &Context<'_>) -> Vec<Candidate> {
+    const MOST: usize = 12;
     let at = at.key("clouds");
     let named = raw.clouds.as_ref().map(|named| named.0.as_slice()).unwrap_or_default();
     if raw.clouds.is_some() && named.is_empty() {
         at.error_at_key(Code::Empty, "there is no cloud", "name at least one provider of GPUs, such as `aws: {}`");
     }
-    const MOST: usize = 12;
     if named.len() > MOST {
         let help = "leave the ones that matter; `--optimize` searches the whole book";
         at.error_at_key(Code::TooMany, format!("{} clouds are more than {MOST}", named.len()), help);
@@ -176,7 +196,7 @@ fn clouds(raw: &raw::Scenario, at: &At<'_>, model: &Option<Model>, context: &Con
     let needs_egress = raw.egress.is_some();
     let one = |(name, raw): &(String, Option<raw::Cloud>)| {
         let raw = raw.as_ref().unwrap_or(&empty);
-        candidate(name, raw, &at.key(name), model.as_ref()?, needs_egress, context)
+        candidate(name, raw, &at.key(name), model?, needs_egress, context)
     };
     named.iter().filter_map(one).collect()
 }
@@ -502,12 +522,14 @@ fn constraints(raw: &raw::Scenario, at: &At<'_>, clouds: &[Candidate], home: Opt
     let limit = raw.cold_start_limit.as_ref().and_then(|text| values::duration(text, &at.key("cold_start_limit")));
     let tb = raw.data_gravity_tb.unwrap_or(0.0);
     let limit_tb = raw.data_gravity_limit_tb.unwrap_or(1_000.0);
-    if let (Some(only), Some(home)) = (&only, home) {
-        if tb >= limit_tb && !only.is_empty() && !only.contains(&home.cloud) {
-            let message = format!("{tb} TB keep the GPUs at {}, and only_clouds keeps them away from it", home.cloud);
-            let help = "allow the home cloud, or put `home:` where the data may be";
-            at.key("only_clouds").error_at_value(Code::Contradiction, message, help);
-        }
+    if let (Some(only), Some(home)) = (&only, home)
+        && tb >= limit_tb
+        && !only.is_empty()
+        && !only.contains(&home.cloud)
+    {
+        let message = format!("{tb} TB keep the GPUs at {}, and only_clouds keeps them away from it", home.cloud);
+        let help = "allow the home cloud, or put `home:` where the data may be";
+        at.key("only_clouds").error_at_value(Code::Contradiction, message, help);
     }
     let survive_percent = percent(raw.survive_percent, 0);
     if survive_percent > 0 && only.as_ref().is_some_and(|only| only.len() == 1) {

@@ -457,8 +457,12 @@ impl<'w, 'a> Work<'w, 'a> {
     /// Each cold start reads from home, or each cloud keeps a copy: whichever is cheaper.
     fn weights(&mut self, meters: &Meters<'a>, home: Place<'a>, parts: &[(Place<'a>, u64)]) {
         let Some(weights) = self.scenario.weights else { return };
-        let remote: Vec<(Place<'a>, u64)> =
-            parts.iter().copied().filter(|(place, share)| place.cloud != home.cloud && *share > 0).collect();
+        let mut remote: Vec<&str> = Vec::new();
+        for (place, share) in parts {
+            if place.cloud != home.cloud && *share > 0 && !remote.contains(&place.cloud) {
+                remote.push(place.cloud);
+            }
+        }
         if remote.is_empty() {
             return;
         }
@@ -471,8 +475,8 @@ impl<'w, 'a> Work<'w, 'a> {
             }
         }
         let mut by_copies = meters.clone();
-        for (place, _) in &remote {
-            by_copies.add(home, "weights", place.cloud, u128::from(weights.bytes) * u128::from(weights.releases));
+        for cloud in &remote {
+            by_copies.add(home, "weights", cloud, u128::from(weights.bytes) * u128::from(weights.releases));
         }
         let copies = remote.len() as u128;
         let storage = scaled(weights.usd_per_gb_month, u128::from(weights.bytes) * copies, 1_000_000_000);

@@ -134,7 +134,8 @@ fn length(raw: &raw::Tokens, at: &At<'_>) -> Option<(u64, f64)> {
             }
         },
     };
-    if !(mean > 0.0 && mean <= 1e7) || !(0.0..=100.0).contains(&cv) {
+    let is_length = mean > 0.0 && mean <= 1e7 && (0.0..=100.0).contains(&cv);
+    if !is_length {
         let help = "write tokens above 0, and a variation from 0 to 100";
         at.error(Code::OutOfRange, "this is not a length", help);
         return None;
