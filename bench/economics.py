@@ -572,9 +572,11 @@ class Plan:
         mark = min(free[best]["all_in"], today["total"]) if best else today["total"]
         rules = set().union(*(one["rules"] for one in changes.values() if one["all_in"] < mark), set())
         bare = lambda one: one["total"] - one["people"]
-        if best and not worth and bare(free[best]) < bare(today):
+        short = [name for name, one in free.items() if not worth and bare(one) < bare(today)]
+        if short:
             rules.add("small_spend")
-        rival = best or min(changes, key=lambda name: changes[name]["all_in"], default=None)
+        rival = min(short, key=lambda name: free[name]["all_in"]) if short else best
+        rival = rival or min(changes, key=lambda name: changes[name]["all_in"], default=None)
         point = None
         if rival and bare(changes[rival]) < bare(today):
             one = changes[rival]

@@ -288,15 +288,20 @@ impl Book {
         count
     }
 
-    /// A spot price at or above the on-demand one of the same GPU is a rate for something else.
+    /// A spot price above the on-demand one of the same machine is a rate for something else. Where spot machines have
+    /// names of their own, it is one above all on-demand prices of as many such GPUs.
     fn drop_dear_spot(&mut self) {
-        let mut steady: BTreeMap<[&str; 5], i64> = BTreeMap::new();
+        let mut steady: BTreeMap<[&str; 4], i64> = BTreeMap::new();
+        let mut named: BTreeMap<[&str; 3], i64> = BTreeMap::new();
         for row in self.offers.iter().filter(|row| row.is_steady()) {
-            let least = steady.entry(row.kind()).or_insert(i64::MAX);
-            *least = (*least).min(row.usd_per_hour.0);
+            let most = steady.entry(row.kind()).or_default();
+            *most = (*most).max(row.usd_per_hour.0);
+            named.insert([&row.provider, &row.region, &row.instance_type], row.usd_per_hour.0);
         }
         let is_dear = |row: &Offer| {
-            row.tier == "spot" && steady.get(&row.kind()).is_some_and(|least| row.usd_per_hour.0 > *least)
+            let own = named.get(&[row.provider.as_str(), &row.region, &row.instance_type]);
+            let most = own.or_else(|| steady.get(&row.kind()));
+            row.tier == "spot" && most.is_some_and(|most| row.usd_per_hour.0 > *most)
         };
         let dear: Vec<bool> = self.offers.iter().map(is_dear).collect();
         let mut dear = dear.into_iter();
@@ -313,12 +318,12 @@ impl Book {
 }
 
 impl Offer {
-    /// What makes two offers the same machine.
-    fn kind(&self) -> [&str; 5] {
+    /// What makes two offers the same kind of machine.
+    fn kind(&self) -> [&str; 4] {
         const COUNTS: [&str; 17] =
             ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16"];
         let gpus = COUNTS.get(self.gpus as usize).copied().unwrap_or("many");
-        [&self.provider, &self.region, &self.gpu, &self.form, gpus]
+        [&self.provider, &self.region, &self.gpu, gpus]
     }
 }
 
@@ -401,6 +406,7 @@ mod tests {
     fn the_built_in_book_keeps_all_rows_that_can_be_true() {
         let book = Book::builtin();
         assert!(book.offers.len() > 1_000 && book.hosted.len() > 40);
+        assert_eq!(book.dropped, []);
         let row = book.offer("coreweave", "h100", Some("us-east-04"), 4).unwrap();
         assert_eq!((row.usd_per_hour, row.gpus, row.min_gpus), (NanoUsd(49_240_000_000), 8, 8));
         assert_eq!(book.offer("aws", "h100", Some("us-east-1"), 4).unwrap().gpus, 8, "one that holds a replica");

@@ -19,6 +19,7 @@ mod egress;
 mod evaluate;
 mod figure;
 mod focus;
+mod optimize;
 mod plan;
 mod scenario;
 mod sensitivity;
@@ -31,6 +32,7 @@ pub use design::{Design, Kind, Leg, Mode};
 pub use evaluate::{EdgeCost, Evaluated, Factors};
 pub use figure::{Figure, Unit, cents, dollars};
 pub use focus::{Invoice, InvoiceKind, read_focus};
+pub use optimize::{Found, Infeasible, Optimum, Pick, optimize};
 pub use plan::{Barred, Choice, Mitigation, Plan, Tie, plan};
 pub use scenario::{
     Candidate, Commitment, Constraints, Demand, End, Flow, Home, HostedOffer, Interconnect, Level, Migration, Model,

@@ -102,12 +102,14 @@ pub(super) fn judge(scenario: &Scenario, choices: &[Choice]) -> (Verdict, Vec<Fi
     for choice in changes().filter(|choice| !choice.barred.is_empty() && choice.all_in < best_cost) {
         rules.extend(choice.barred.iter().map(|(rule, _)| *rule));
     }
-    let challenger = best.or_else(|| changes().min_by_key(cost));
+    let saves = |choice: &&Choice| infrastructure(choice) < infrastructure(today);
+    let short = changes().filter(|choice| !worth_it && choice.barred.is_empty()).filter(saves).min_by_key(cost);
+    let challenger = short.or(best).or_else(|| changes().min_by_key(cost));
     let (break_even, figure) = match challenger {
         Some(challenger) => break_even(scenario, today, challenger),
         None => (None, None),
     };
-    if best.is_some_and(|best| !worth_it && infrastructure(best) < infrastructure(today)) {
+    if short.is_some() {
         rules.push(Rule::SmallSpend);
     }
     rules.sort_unstable();
@@ -116,7 +118,7 @@ pub(super) fn judge(scenario: &Scenario, choices: &[Choice]) -> (Verdict, Vec<Fi
     let verdict = Verdict {
         worth_it,
         option: option.to_owned(),
-        why: words(scenario, today, best, challenger, &rules, break_even),
+        why: words(scenario, today, short.or(best), challenger, &rules, break_even),
         rules,
         break_even,
         challenger: challenger.map(|choice| choice.id.clone()),

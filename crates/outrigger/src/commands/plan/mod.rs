@@ -1,6 +1,7 @@
 //! `outrigger plan`: what a fleet would cost on one cloud or on several, and whether changing it is worth it.
 
 mod json;
+mod optimum;
 mod outside;
 mod words;
 
@@ -27,6 +28,10 @@ pub(super) struct Args {
     /// Show how a figure comes about, such as pattern1-lambda.egress; `all` for every one.
     #[arg(long, value_name = "ID")]
     explain: Option<String>,
+    /// Search the whole price book for the cheapest machines that carry the peak, always on, under the objectives and
+    /// constraints of the scenario (survive_percent, only_clouds, commitments).
+    #[arg(long, conflicts_with = "explain")]
+    optimize: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -51,6 +56,9 @@ pub(super) fn run(args: &Args) -> Exit {
 }
 
 fn answer(args: &Args) -> Result<Exit, Failed> {
+    if args.optimize {
+        return optimum::answer(args);
+    }
     let planned = planned(args)?;
     if let Some(id) = &args.explain {
         return explained(&planned, id, args.json);
@@ -58,13 +66,16 @@ fn answer(args: &Args) -> Result<Exit, Failed> {
     Ok(write_out(&if args.json { format!("{}\n", json::plan(&planned)) } else { words::plan(&planned) }))
 }
 
-fn planned(args: &Args) -> Result<Planned, Failed> {
-    let as_of = args.as_of.unwrap_or_else(values::today);
-    let book = book(args)?;
-    let loaded = load_scenario(&args.scenario, &book, as_of, &outside::Files);
+fn scenario(args: &Args, book: &Book, as_of: Date) -> Result<Scenario, Failed> {
+    let loaded = load_scenario(&args.scenario, book, as_of, &outside::Files);
     let loaded = loaded.map_err(|error| Failed::of_config(&args.scenario, &error))?;
     eprint!("{}", loaded.warnings.render(colour_on_stderr()));
-    let scenario = loaded.scenario;
+    Ok(loaded.scenario)
+}
+
+fn planned(args: &Args) -> Result<Planned, Failed> {
+    let as_of = args.as_of.unwrap_or_else(values::today);
+    let scenario = scenario(args, &book(args)?, as_of)?;
     let plan = economics::plan(&scenario).map_err(|why| Failed::usage(format!("today cannot be priced: {why}")))?;
     let stale = economics::staleness(&scenario, &plan, as_of);
     Ok(Planned { scenario, plan, stale, as_of })
