@@ -4,6 +4,7 @@
 mod explain;
 mod optimize;
 mod refused;
+mod reports;
 mod verdicts;
 mod wrong;
 

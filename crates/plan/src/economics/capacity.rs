@@ -84,6 +84,13 @@ impl Fit {
         self.waits_longer(busy, slots, self.wait_s)
     }
 
+    /// The wait that a share of requests is longer than, with this many slots; none where fewer wait at all.
+    pub fn wait_exceeded_by(&self, share: f64, busy: f64, slots: u32) -> f64 {
+        let waits = self.waits_longer(busy, slots, 0.0);
+        let each = self.spread * self.service_s / (f64::from(slots) - busy).max(1e-12);
+        ((waits / share).ln() * each).max(0.0)
+    }
+
     /// The share that waits longer than `wait_s`.
     pub fn waits_longer(&self, busy: f64, slots: u32, wait_s: f64) -> f64 {
         let servers = f64::from(slots);

@@ -98,7 +98,7 @@ type Needs = BTreeMap<(usize, u32, u32), Option<Rc<Need>>>;
 pub(super) struct World<'a> {
     pub(super) scenario: &'a Scenario,
     /// By rising rate, each rate once.
-    levels: Vec<Level>,
+    pub(super) levels: Vec<Level>,
     pub(super) seconds: u64,
     fits: Vec<Option<Fit>>,
     needs: RefCell<Needs>,
@@ -137,11 +137,15 @@ impl<'a> World<'a> {
     }
 
     /// Requests per second of `percent` of the load at a level.
-    fn rate(level: &Level, percent: u32, load: u32) -> f64 {
+    pub(super) fn rate(level: &Level, percent: u32, load: u32) -> f64 {
         (u128::from(level.micro_rps) * u128::from(percent) * u128::from(load)) as f64 / 1e11
     }
 
-    fn need(&self, cloud: usize, percent: u32, load: u32) -> Result<Rc<Need>, String> {
+    pub(super) fn fit(&self, cloud: usize) -> Option<&Fit> {
+        self.fits[self.scenario.clouds[cloud].profile].as_ref()
+    }
+
+    pub(super) fn need(&self, cloud: usize, percent: u32, load: u32) -> Result<Rc<Need>, String> {
         let profile = self.scenario.clouds[cloud].profile;
         let known = self.needs.borrow().get(&(profile, percent, load)).cloned();
         let need = known.unwrap_or_else(|| {
@@ -216,14 +220,14 @@ pub(super) fn shape(scenario: &Scenario, cloud: usize) -> Shape {
 }
 
 /// Whole machines that are committed in a cloud.
-fn committed(scenario: &Scenario, cloud: usize) -> u32 {
+pub(super) fn committed(scenario: &Scenario, cloud: usize) -> u32 {
     let candidate = &scenario.clouds[cloud];
     let own = scenario.commitments.iter().filter(|commitment| commitment.cloud == candidate.cloud);
     own.map(|commitment| commitment.gpus).sum::<u32>() / candidate.instance_gpus
 }
 
 /// Machines that have to be paid for beyond those that are there: none, or no fewer than can be rented.
-fn paid(needed: u32, there: u32, shape: Shape) -> u32 {
+pub(super) fn paid(needed: u32, there: u32, shape: Shape) -> u32 {
     match needed.saturating_sub(there) {
         0 => 0,
         more => more.max(shape.fewest()),

@@ -21,6 +21,7 @@ mod figure;
 mod focus;
 mod optimize;
 mod plan;
+mod proof;
 mod scenario;
 mod sensitivity;
 mod stale;
@@ -34,6 +35,7 @@ pub use figure::{Figure, Unit, cents, dollars};
 pub use focus::{Invoice, InvoiceKind, read_focus};
 pub use optimize::{Found, Infeasible, Optimum, Pick, optimize};
 pub use plan::{Barred, Choice, Mitigation, Plan, Tie, plan};
+pub use proof::{Machines, Stage, closed_wait_p95, stages};
 pub use scenario::{
     Candidate, Commitment, Constraints, Demand, End, Flow, Home, HostedOffer, Interconnect, Level, Migration, Model,
     OtherCost, People, Point, Profile, Scenario, Slo, Today, TodayPool, Weights,

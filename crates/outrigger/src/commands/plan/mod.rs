@@ -1,11 +1,17 @@
 //! `outrigger plan`: what a fleet would cost on one cloud or on several, and whether changing it is worth it.
 
+mod diff;
+mod html;
 mod json;
 mod optimum;
 mod outside;
+mod simulated;
 mod words;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use jiff::civil::Date;
 use outrigger_config::load_scenario;
@@ -17,8 +23,8 @@ use super::{Exit, colour_on_stderr, input::Failed, values, write_out};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The scenario: demand, model, clouds, today's fleet and its bill (examples/scenarios/chat.yaml is a complete one).
-    #[arg(long, value_name = "FILE")]
-    scenario: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "diff")]
+    scenario: Option<PathBuf>,
     /// More prices, as `outrigger prices import` prints them; they win over the built-in ones.
     #[arg(long, value_name = "FILE")]
     prices: Vec<PathBuf>,
@@ -32,9 +38,30 @@ pub(super) struct Args {
     /// constraints of the scenario (survive_percent, only_clouds, commitments).
     #[arg(long, conflicts_with = "explain")]
     optimize: bool,
+    /// Compare two scenarios, as Markdown for a pull request.
+    #[arg(long, num_args = 2, value_names = ["OLD", "NEW"], conflicts_with_all = ["scenario", "explain", "optimize", "html"])]
+    diff: Vec<PathBuf>,
+    /// Write a page with plots, which needs nothing else to be read.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["explain", "optimize"])]
+    html: Option<PathBuf>,
+    /// Play the demand through the chosen option's machines in the simulator, and put what it finds beside the plan.
+    #[arg(long, conflicts_with_all = ["explain", "optimize", "diff", "html"])]
+    simulate: bool,
+    /// With --simulate: this option instead of the chosen one.
+    #[arg(long, value_name = "ID", requires = "simulate")]
+    option: Option<String>,
+    /// With --simulate: the same seed gives the same requests.
+    #[arg(long, default_value_t = 1, value_parser = values::whole_number)]
+    seed: u64,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl Args {
+    fn scenario(&self) -> &Path {
+        self.scenario.as_deref().unwrap_or(Path::new(""))
+    }
 }
 
 /// A plan with what it was made of.
@@ -59,23 +86,34 @@ fn answer(args: &Args) -> Result<Exit, Failed> {
     if args.optimize {
         return optimum::answer(args);
     }
-    let planned = planned(args)?;
+    if let [old, new] = &args.diff[..] {
+        return Ok(diff::answer(&planned(args, old)?, &planned(args, new)?, args.json));
+    }
+    let planned = planned(args, args.scenario())?;
+    if args.simulate {
+        return simulated::answer(&planned, args);
+    }
+    if let Some(path) = &args.html {
+        let help = "give --html a file in a folder that is there";
+        let wrong = |error| Failed::environment(format!("cannot write {}: {error}\n  help: {help}", path.display()));
+        fs::write(path, html::page(&planned)).map_err(wrong)?;
+    }
     if let Some(id) = &args.explain {
         return explained(&planned, id, args.json);
     }
     Ok(write_out(&if args.json { format!("{}\n", json::plan(&planned)) } else { words::plan(&planned) }))
 }
 
-fn scenario(args: &Args, book: &Book, as_of: Date) -> Result<Scenario, Failed> {
-    let loaded = load_scenario(&args.scenario, book, as_of, &outside::Files);
-    let loaded = loaded.map_err(|error| Failed::of_config(&args.scenario, &error))?;
+fn scenario(path: &Path, book: &Book, as_of: Date) -> Result<Scenario, Failed> {
+    let loaded = load_scenario(path, book, as_of, &outside::Files);
+    let loaded = loaded.map_err(|error| Failed::of_config(path, &error))?;
     eprint!("{}", loaded.warnings.render(colour_on_stderr()));
     Ok(loaded.scenario)
 }
 
-fn planned(args: &Args) -> Result<Planned, Failed> {
+fn planned(args: &Args, path: &Path) -> Result<Planned, Failed> {
     let as_of = args.as_of.unwrap_or_else(values::today);
-    let scenario = scenario(args, &book(args)?, as_of)?;
+    let scenario = scenario(path, &book(args)?, as_of)?;
     let plan = economics::plan(&scenario).map_err(|why| Failed::usage(format!("today cannot be priced: {why}")))?;
     let stale = economics::staleness(&scenario, &plan, as_of);
     Ok(Planned { scenario, plan, stale, as_of })

@@ -60,7 +60,7 @@ fn today(plan: &Plan) -> String {
     out + "\n"
 }
 
-fn lines(done: &Evaluated) -> [(&'static str, NanoUsd); 8] {
+pub(super) fn lines(done: &Evaluated) -> [(&'static str, NanoUsd); 8] {
     [
         ("GPUs on demand", done.on_demand),
         ("GPUs reserved", done.reserved),
@@ -135,7 +135,7 @@ fn verdict(planned: &Planned) -> String {
     }
     match plan.flips.first() {
         Some(flip) => {
-            let _ = writeln!(out, "  the answer turns if {}", flipped(flip));
+            let _ = writeln!(out, "  the answer turns if {}", flipped(*flip));
         }
         None => out += "  no single input between a hundredth and five times its value turns the answer\n",
     }
@@ -183,7 +183,7 @@ fn percent(thousandths: u32) -> String {
     format!("{:+.1} %", f64::from(thousandths) / 10.0 - 100.0)
 }
 
-fn flipped(flip: &Flip) -> String {
+fn flipped(flip: Flip) -> String {
     format!("{} changes by {}", flip.input.as_str(), percent(flip.at))
 }
 
