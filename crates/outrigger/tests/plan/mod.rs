@@ -5,6 +5,7 @@ mod explain;
 mod optimize;
 mod refused;
 mod reports;
+mod simulated;
 mod verdicts;
 mod wrong;
 

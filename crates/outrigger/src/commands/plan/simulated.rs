@@ -4,7 +4,7 @@
 //! The option becomes a fleet file: a pool for what is there all the time, and one on demand behind it that follows what
 //! the gateway asks for, each step after its cold start and by the hour. The plan knows the demand beforehand and pays
 //! bursts by the second; what that is worth is the difference that is shown. Arrivals are Poisson; lengths of answers
-//! are log-normal with the scenario's variation.
+//! have a Weibull distribution with the scenario's variation.
 
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
@@ -159,11 +159,8 @@ fn fleet(stages: &[Stage]) -> String {
                 machines.replicas
             );
             let entry = format!("{name}: {}, ", stage.percent);
-            if kind == "steady" {
-                first += &entry
-            } else {
-                second += &entry
-            }
+            let tier = if kind == "steady" { &mut first } else { &mut second };
+            *tier += &entry;
             wait_ms = wait_ms.max(machines.fit.wait_s * 1e3);
         }
     }
@@ -180,36 +177,45 @@ fn fleet(stages: &[Stage]) -> String {
     )
 }
 
-/// Log-normal lengths of answers as quantiles; prompts have their mean.
+/// Lengths of answers as quantiles, of the Weibull distribution with their mean and variation, which is the exponential one
+/// at a variation of 1; prompts have their mean.
 fn lengths(demand: &Demand) -> String {
-    const STEPS: u32 = 1_000;
     let (mean, prompt) = (demand.output_milli as f64 / 1e3, demand.prompt_milli as f64 / 1e3);
-    let sigma = (1.0 + demand.output_cv * demand.output_cv).ln().sqrt();
+    let shape = weibull_shape(demand.output_cv);
+    let scale = mean / gamma(1.0 + 1.0 / shape);
     let mut out = "quantile,prompt_tokens,output_tokens\n".to_owned();
-    for step in 0..=STEPS {
-        let share = f64::from(step) / f64::from(STEPS);
-        let inner = share.clamp(0.5 / f64::from(STEPS), 1.0 - 0.5 / f64::from(STEPS));
-        let tokens = (mean * (sigma * normal_quantile(inner) - sigma * sigma / 2.0).exp()).clamp(1.0, 1e6);
-        let _ = writeln!(out, "{share},{prompt},{tokens:.3}");
+    // The tail is what makes queues: it gets finer steps.
+    let body = (0..990).map(|step| f64::from(step) / 1e3);
+    let tail = (0..=400).map(|step| 1.0 - 0.01 * (-f64::from(step) / 50.0).exp());
+    for share in body.chain(tail) {
+        let tokens = (scale * (-(1.0 - share).ln()).powf(1.0 / shape)).clamp(0.5, 1e7);
+        let _ = writeln!(out, "{share:.9},{prompt},{tokens:.3}");
     }
     out
 }
 
-/// The standard normal distribution's quantile, by halving of its distribution function (Abramowitz and Stegun, 7.1.26).
-fn normal_quantile(share: f64) -> f64 {
-    let below = |x: f64| {
-        let t = 1.0 / (1.0 + 0.327_591_1 * (x.abs() / std::f64::consts::SQRT_2));
-        let poly =
-            ((((1.061_405_429 * t - 1.453_152_027) * t + 1.421_413_741) * t - 0.284_496_736) * t + 0.254_829_592) * t;
-        let erf = 1.0 - poly * (-x * x / 2.0).exp();
-        if x < 0.0 { f64::midpoint(1.0, -erf) } else { f64::midpoint(1.0, erf) }
-    };
-    let (mut low, mut high) = (-8.0, 8.0);
+/// The shape whose variation this is; between 0.25 and 50, which is a variation from 8.2 down to 0.03.
+fn weibull_shape(cv: f64) -> f64 {
+    let of = |shape: f64| (gamma(1.0 + 2.0 / shape) / gamma(1.0 + 1.0 / shape).powi(2) - 1.0).max(0.0).sqrt();
+    let (mut low, mut high) = (0.25_f64, 50.0_f64);
     for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        if below(middle) < share { low = middle } else { high = middle }
+        let middle = (low * high).sqrt();
+        let varies_more = of(middle) > cv;
+        let end = if varies_more { &mut low } else { &mut high };
+        *end = middle;
     }
-    high
+    (low * high).sqrt()
+}
+
+/// The gamma function by Stirling's series, from 10 on, and down from there by its recurrence.
+fn gamma(x: f64) -> f64 {
+    let (mut x, mut below) = (x, 1.0);
+    while x < 10.0 {
+        below *= x;
+        x += 1.0;
+    }
+    let series = 1.0 / (12.0 * x) - 1.0 / (360.0 * x.powi(3)) + 1.0 / (1_260.0 * x.powi(5));
+    ((x - 0.5) * x.ln() - x + 0.5 * std::f64::consts::TAU.ln() + series).exp() / below
 }
 
 fn words(played: &Played) -> String {
@@ -249,4 +255,18 @@ fn as_json(played: &Played) -> Value {
         "spilled": report.spilled,
         "notes": played.notes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gamma_is_the_factorials_and_the_root_of_pi() {
+        for (x, expected) in [(1.0, 1.0), (5.0, 24.0), (0.5, std::f64::consts::PI.sqrt()), (11.0, 3_628_800.0)] {
+            assert!((gamma(x) / expected - 1.0).abs() < 1e-9, "{x}: {}", gamma(x));
+        }
+        assert!((weibull_shape(1.0) - 1.0).abs() < 1e-9);
+        assert!((weibull_shape(0.5) - 2.1013).abs() < 1e-3, "{}", weibull_shape(0.5));
+    }
 }
