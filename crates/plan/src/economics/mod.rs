@@ -34,6 +34,12 @@ pub use evaluate::{EdgeCost, Evaluated, Factors};
 pub use figure::{Figure, Unit, cents, dollars};
 pub use focus::{Invoice, InvoiceKind, read_focus};
 pub use optimize::{Found, Infeasible, Optimum, Pick, optimize};
+
+/// The search by itself, without prices and names.
+pub mod search {
+    pub use super::optimize::{Machine, Pair, Target, cheapest};
+}
+
 pub use plan::{Barred, Choice, Mitigation, Plan, Tie, plan};
 pub use proof::{Machines, Stage, closed_wait_p95, stages};
 pub use scenario::{

@@ -26,37 +26,38 @@ const MOST_REPLICAS: u32 = 1_000;
 
 /// Machines that could be rented.
 #[derive(Clone, Debug)]
-struct Machine {
+pub struct Machine {
     /// Index into the providers.
-    provider: usize,
+    pub provider: usize,
     /// Index into the offers.
-    offer: usize,
-    capacity: u128,
-    nano_per_month: i64,
+    pub offer: usize,
+    /// In units of the target.
+    pub capacity: u128,
+    pub nano_per_month: i64,
     /// The fewest that can be rented.
-    least: u32,
+    pub least: u32,
     /// Machines of the offer that make one of these: more than one where a replica takes several.
-    group: u32,
+    pub group: u32,
 }
 
 /// What is asked of a fleet.
 #[derive(Clone, Copy, Debug)]
-struct Target {
+pub struct Target {
     /// The whole load.
-    all: u128,
+    pub all: u128,
     /// What has to be left without any one provider.
-    survives: u128,
+    pub survives: u128,
     /// Whether one provider is all that may be used.
-    one_provider: bool,
+    pub one_provider: bool,
 }
 
 /// A combination that nothing beats.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Pair {
-    capacity: u128,
-    cost: i64,
+pub struct Pair {
+    pub capacity: u128,
+    pub cost: i64,
     /// Machines by index, each with how many.
-    picks: Vec<(usize, u32)>,
+    pub picks: Vec<(usize, u32)>,
 }
 
 /// Some machines of a found fleet.
@@ -338,7 +339,7 @@ fn nothing_left(scenario: &Scenario) -> Infeasible {
 }
 
 /// The cheapest fleet of these machines, with what is committed by provider.
-fn cheapest(machines: &[Machine], committed: &[u128], target: Target) -> Option<Pair> {
+pub fn cheapest(machines: &[Machine], committed: &[u128], target: Target) -> Option<Pair> {
     let frontiers: Vec<Vec<Pair>> =
         (0..committed.len()).map(|provider| frontier(machines, provider, committed[provider], target.all)).collect();
     if target.one_provider {
@@ -416,62 +417,4 @@ fn unbeaten(mut pairs: Vec<Pair>, bound: i64) -> Vec<Pair> {
     });
     pairs.reverse();
     pairs
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Every count of every machine.
-    fn brute(machines: &[Machine], committed: &[u128], target: Target) -> Option<i64> {
-        let most: Vec<u32> =
-            machines.iter().map(|m| u32::try_from(target.all.div_ceil(m.capacity)).unwrap().max(m.least)).collect();
-        let mut counts = vec![0_u32; machines.len()];
-        let mut best: Option<i64> = None;
-        loop {
-            let mut by = committed.to_vec();
-            let mut cost = 0;
-            for (machine, count) in machines.iter().zip(&counts) {
-                by[machine.provider] += machine.capacity * u128::from(*count);
-                cost += machine.nano_per_month * i64::from(*count);
-            }
-            let total: u128 = by.iter().sum();
-            let used = by.iter().filter(|own| **own > 0).count();
-            let rentable = machines.iter().zip(&counts).all(|(m, count)| *count == 0 || *count >= m.least);
-            let survives = target.survives == 0 || by.iter().all(|own| total - own >= target.survives);
-            let spread = !target.one_provider || used <= 1;
-            if rentable && survives && spread && total >= target.all {
-                best = Some(best.map_or(cost, |best: i64| best.min(cost)));
-            }
-            let Some(next) = counts.iter().zip(&most).position(|(count, most)| count < most) else { return best };
-            counts[..next].fill(0);
-            counts[next] += 1;
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
-        #[test]
-        fn the_search_finds_what_trying_everything_finds(
-            rows in prop::collection::vec((0..3_usize, 1..9_u128, 1..60_i64, 0..4_u32), 1..5),
-            committed in prop::collection::vec(0..4_u128, 3),
-            (all, percent, one_provider) in (1..16_u128, 0..=100_u128, prop::bool::weighted(0.1)),
-        ) {
-            let machine = |(i, (provider, capacity, cost, least)): (usize, (usize, u128, i64, u32))| Machine {
-                provider, offer: i, capacity: capacity * 100, nano_per_month: cost, least, group: 1,
-            };
-            let machines: Vec<Machine> = rows.into_iter().enumerate().map(machine).collect();
-            let committed: Vec<u128> =
-                committed.iter().map(|own| if one_provider { 0 } else { own * 100 }).collect();
-            let target = Target { all: all * 100, survives: all * percent, one_provider };
-            let found = cheapest(&machines, &committed, target);
-            prop_assert_eq!(found.as_ref().map(|pair| pair.cost), brute(&machines, &committed, target));
-            if let Some(pair) = found {
-                let cost: i64 = pair.picks.iter().map(|(i, n)| machines[*i].nano_per_month * i64::from(*n)).sum();
-                prop_assert_eq!(cost, pair.cost);
-            }
-        }
-    }
 }

@@ -74,27 +74,28 @@ fn decisive(scenario: &Scenario, plan: &Plan, watched: &Choice) -> Vec<String> {
         cost.is_ok_and(|cost| (cost < today.all_in) != (watched.all_in < today.all_in))
     };
     let fifth = |price: NanoUsd, part: u128| scaled(price, part, 10);
-    let mut named = Vec::new();
-    for cloud in watched.design.clouds().into_iter().filter(|cloud| !scenario.clouds[*cloud].as_of.is_empty()) {
-        let with = |part| {
+    let turned = |change: &dyn Fn(&mut Scenario, u128)| {
+        [8, 12].into_iter().any(|part| {
             let mut changed = scenario.clone();
-            changed.clouds[cloud].usd_per_hour = fifth(scenario.clouds[cloud].usd_per_hour, part);
-            changed
-        };
-        if turns(&with(8)) || turns(&with(12)) {
-            let row = &scenario.clouds[cloud];
+            change(&mut changed, part);
+            turns(&changed)
+        })
+    };
+    let mut named = Vec::new();
+    for cloud in watched.design.clouds() {
+        let row = &scenario.clouds[cloud];
+        let change = |to: &mut Scenario, part| to.clouds[cloud].usd_per_hour = fifth(row.usd_per_hour, part);
+        if !row.as_of.is_empty() && turned(&change) {
             named.push(format!("{}, {} of {}", row.source, super::dollars(row.usd_per_hour), row.as_of));
         }
     }
-    if let Some(hosted) = watched.design.hosted.filter(|hosted| !scenario.hosted[*hosted].as_of.is_empty()) {
-        let with = |part| {
-            let mut changed = scenario.clone();
-            let price = &mut changed.hosted[hosted].price;
-            (price.input, price.output) = (fifth(price.input, part), fifth(price.output, part));
-            changed
+    if let Some(hosted) = watched.design.hosted {
+        let row = &scenario.hosted[hosted];
+        let change = |to: &mut Scenario, part| {
+            let price = &mut to.hosted[hosted].price;
+            (price.input, price.output) = (fifth(row.price.input, part), fifth(row.price.output, part));
         };
-        if turns(&with(8)) || turns(&with(12)) {
-            let row = &scenario.hosted[hosted];
+        if !row.as_of.is_empty() && turned(&change) {
             named.push(format!("{} of {}", row.source, row.as_of));
         }
     }

@@ -3,6 +3,7 @@
 
 mod affinity;
 mod closed_form;
+mod curve;
 mod failing;
 mod fleets;
 mod herding;
