@@ -79,6 +79,26 @@ impl Fit {
         Some(replicas)
     }
 
+    /// Replicas for each of rising rates. As more requests never wait less, the rates that so many replicas are enough
+    /// for are looked for by halving.
+    pub fn need(&self, rates: &[f64]) -> Option<Need> {
+        let mut need = Need::with_capacity(rates.len());
+        let mut least = 0;
+        while let Some(rate) = rates.get(need.len()) {
+            let replicas = self.replicas(*rate, least)?;
+            let enough = |rate: &f64| {
+                let busy = rate * self.service_s;
+                replicas > 0
+                    && busy / f64::from(self.slots) <= f64::from(replicas)
+                    && self.late(busy, replicas * self.slots) <= LATE
+            };
+            let more = rates[need.len() + 1..].partition_point(enough);
+            need.resize(need.len() + 1 + more, replicas);
+            least = replicas;
+        }
+        Some(need)
+    }
+
     /// The share of requests that wait longer than they may, with this many slots.
     pub fn late(&self, busy: f64, slots: u32) -> f64 {
         self.waits_longer(busy, slots, self.wait_s)

@@ -149,14 +149,8 @@ impl<'a> World<'a> {
         let profile = self.scenario.clouds[cloud].profile;
         let known = self.needs.borrow().get(&(profile, percent, load)).cloned();
         let need = known.unwrap_or_else(|| {
-            let need = self.fits[profile].as_ref().and_then(|fit| {
-                let mut least = 0;
-                let mut at = |level: &Level| {
-                    least = fit.replicas(Self::rate(level, percent, load), least)?;
-                    Some(least)
-                };
-                self.levels.iter().map(&mut at).collect::<Option<Need>>().map(Rc::new)
-            });
+            let rates: Vec<f64> = self.levels.iter().map(|level| Self::rate(level, percent, load)).collect();
+            let need = self.fits[profile].as_ref().and_then(|fit| fit.need(&rates)).map(Rc::new);
             self.needs.borrow_mut().insert((profile, percent, load), need.clone());
             need
         });
@@ -387,7 +381,8 @@ impl<'w, 'a> Work<'w, 'a> {
         let needs = (self.world.need(leg.cloud, leg.percent, load)?, self.world.need(burst, leg.percent, load)?);
         let machine =
             scaled(NanoUsd(reserved.0 * i64::from(candidate.instance_gpus)), self.factors().reserved.into(), 1_000);
-        let split = Split { work: self, leg, burst, needs, machine };
+        let runs = runs(&self.world.levels, &needs);
+        let split = Split { work: self, leg, burst, needs, runs, machine };
         let follow = match self.ask.bases.and_then(|bases| bases.get(index)) {
             Some(base) => split.follow(*base),
             None => split.cheapest(),
@@ -632,6 +627,8 @@ struct Split<'s, 'w, 'a> {
     leg: &'s Leg,
     burst: usize,
     needs: (Rc<Need>, Rc<Need>),
+    /// Seconds that need the same replicas in both clouds.
+    runs: Vec<((u32, u32), u64)>,
     /// A reserved machine for an hour.
     machine: NanoUsd,
 }
@@ -661,9 +658,8 @@ impl Split<'_, '_, '_> {
     fn follow(&self, base: u32) -> Follow {
         let in_base = self.in_base(base);
         let mut burst: BTreeMap<u32, u64> = BTreeMap::new();
-        let levels = self.work.world.levels.iter().zip(self.needs.0.iter().zip(self.needs.1.iter()));
-        for (level, (own, theirs)) in levels {
-            *burst.entry(self.burst_machines(in_base, *own, *theirs)).or_default() += level.seconds;
+        for ((own, theirs), seconds) in &self.runs {
+            *burst.entry(self.burst_machines(in_base, *own, *theirs)).or_default() += seconds;
         }
         let machine_seconds: u128 = burst.iter().map(|(n, s)| u128::from(*n) * u128::from(*s)).sum();
         let hours = u128::from(MONTH_HOURS);
@@ -709,6 +705,18 @@ impl Split<'_, '_, '_> {
         let burst = format!("{price} * {MONTH_HOURS} * ({}) / {}", sum(seconds), self.work.world.seconds);
         (format!("{} * {} * {MONTH_HOURS}", follow.base, usd(self.machine)), burst)
     }
+}
+
+/// Levels are by rising rate, so that what needs as much follows one another.
+fn runs(levels: &[Level], needs: &(Rc<Need>, Rc<Need>)) -> Vec<((u32, u32), u64)> {
+    let mut runs: Vec<((u32, u32), u64)> = Vec::new();
+    for (level, (own, theirs)) in levels.iter().zip(needs.0.iter().zip(needs.1.iter())) {
+        match runs.last_mut().filter(|(both, _)| *both == (*own, *theirs)) {
+            Some((_, seconds)) => *seconds += level.seconds,
+            None => runs.push(((*own, *theirs), level.seconds)),
+        }
+    }
+    runs
 }
 
 /// Counts as millionths that add up.

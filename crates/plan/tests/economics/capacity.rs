@@ -57,3 +57,16 @@ fn machines_are_whole_and_no_fewer_than_can_be_rented() {
     assert_eq!(shape(1, 1, 8).instances(3), 8, "a minimum of eight");
     assert_eq!(shape(1, 1, 8).instances(0), 0);
 }
+
+#[test]
+fn many_rates_need_what_each_of_them_needs() {
+    let fit = Fit { slots: 3, ttft_ms: 100.0, tpot_ms: 20.0, service_s: 2.0, wait_s: 0.7, spread: 0.9 };
+    let rates: Vec<f64> = (0..4_000).map(|i| f64::from(i * i) / 4e5).collect();
+    let mut least = 0;
+    let one_by_one = rates.iter().map(|rate| {
+        least = fit.replicas(*rate, least).unwrap();
+        least
+    });
+    assert_eq!(fit.need(&rates).unwrap(), one_by_one.collect::<Vec<u32>>());
+    assert_eq!(fit.need(&[1.0, 1e9]), None);
+}
