@@ -2,6 +2,7 @@
 //! that are wrong. That the arithmetic is right to the cent is held by tests/e2e/economics.py.
 
 mod explain;
+mod inputs;
 mod optimize;
 mod refused;
 mod reports;
