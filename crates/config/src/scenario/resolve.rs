@@ -128,7 +128,14 @@ fn egress(cloud: &str, region: Option<&str>, own: Option<f64>, needed: bool, at:
 }
 
 fn model(raw: Option<&raw::Model>, at: &At<'_>, context: &Context<'_>) -> Option<Model> {
+    const MOST: usize = 8;
     let raw = raw?;
+    let listed = raw.profiles.as_ref().map_or(0, |list| list.0.len());
+    if listed > MOST {
+        let help = "leave the GPUs that are to be compared";
+        at.key("profiles").error_at_key(Code::TooMany, format!("{listed} profiles are more than {MOST}"), help);
+        return None;
+    }
     let profiles = items(raw.profiles.as_ref(), &at.key("profiles")).into_iter().filter_map(|(raw, at)| {
         let (gpu, gpus) = (raw.gpu.clone()?, raw.gpus?);
         known_gpu(&gpu, &at.key("gpu"), context);

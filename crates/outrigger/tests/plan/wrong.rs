@@ -83,6 +83,28 @@ fn every_fault_of_a_file_is_shown_at_once() {
     assert_eq!((ran.code, ran.err.matches("error[").count()), (Some(2), 3), "{}", ran.err);
 }
 
+/// The largest of everything that is taken: a number too large for its type would end the process.
+#[test]
+fn the_largest_numbers_give_an_answer_or_a_fault() {
+    let large = SCENARIO
+        .replace(
+            "usd_per_gpu_hour: 3.99, instance_gpus: 8",
+            "usd_per_gpu_hour: 100000, instance_gpus: 1024, min_gpus: 1000000",
+        )
+        .replace("reserved_usd_per_gpu_hour: 2.50", "reserved_usd_per_gpu_hour: 99999, term_months: 120")
+        .replace("aws, gpus: 24", "aws, gpus: 1000000, usd_per_gpu_hour: 100000")
+        .replace("today: 5000", "today: 1000000000")
+        .replace("output_tokens: 200", "output_tokens: { mean: 10000000, cv: 100 }");
+    let more = "egress:\n  - { name: a, from: home, to: gpus, gb_per_month: 1000000000 }\n\
+                weights: { gb: 100000, pulls_per_month: 100000000 }\n";
+    for scenario in [large.clone(), format!("{large}{more}"), large.replace("mean: 10000000", "mean: 100")] {
+        for flags in [&["--json"][..], &["--optimize"], &["--explain", "all"]] {
+            let ran = plan(&scenario, flags);
+            assert!(matches!(ran.code, Some(0..=2)) && !ran.err.contains("panicked"), "{flags:?}: {}", ran.err);
+        }
+    }
+}
+
 #[test]
 fn what_is_no_scenario_is_refused() {
     for (text, says) in

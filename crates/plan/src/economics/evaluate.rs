@@ -379,8 +379,11 @@ impl<'w, 'a> Work<'w, 'a> {
         };
         let load = self.factors().load;
         let needs = (self.world.need(leg.cloud, leg.percent, load)?, self.world.need(burst, leg.percent, load)?);
-        let machine =
-            scaled(NanoUsd(reserved.0 * i64::from(candidate.instance_gpus)), self.factors().reserved.into(), 1_000);
+        let machine = scaled(
+            NanoUsd(reserved.0.saturating_mul(candidate.instance_gpus.into())),
+            self.factors().reserved.into(),
+            1_000,
+        );
         let runs = runs(&self.world.levels, &needs);
         let split = Split { work: self, leg, burst, needs, runs, machine };
         let follow = match self.ask.bases.and_then(|bases| bases.get(index)) {

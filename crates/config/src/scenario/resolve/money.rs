@@ -7,11 +7,14 @@ use crate::{collect::At, fault::Code};
 /// A thousand million: more than any of these can be.
 const MOST: f64 = 1e9;
 
+/// A GPU for an hour, or a million tokens: times the largest machine it is still a number.
+const MOST_PRICE: f64 = 1e5;
+
 /// A price, above zero: what is not known must not look like what is free.
 pub(super) fn price(usd: f64, at: &At<'_>) -> Option<NanoUsd> {
-    let found = NanoUsd::from_usd(usd).filter(|price| price.0 > 0 && usd <= MOST);
+    let found = NanoUsd::from_usd(usd).filter(|price| price.0 > 0 && usd <= MOST_PRICE);
     if found.is_none() {
-        let help = "write USD as a number above 0, such as 2.39";
+        let help = "write USD as a number above 0 and up to 100000, such as 2.39";
         at.error(Code::BadPrice, format!("{} is not a price", at.shown()), help);
     }
     found

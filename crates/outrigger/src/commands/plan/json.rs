@@ -66,12 +66,9 @@ fn option(choice: &Choice) -> Value {
     let rules: Vec<&str> = choice.barred.iter().map(|(rule, _)| rule.as_str()).collect();
     let mut out = json!({
         "id": choice.id, "kind": choice.kind.as_str(), "feasible": choice.evaluated.is_some(), "rules": rules,
-        "reason": choice.reason,
+        "reason": choice.reason, "usd_per_month": null, "gpus": {}, "egress_usd": null, "survives": {}, "savings": {},
     });
-    let Some(done) = &choice.evaluated else {
-        out["usd_per_month"] = Value::Null;
-        return out;
-    };
+    let Some(done) = &choice.evaluated else { return out };
     let more = json!({
         "usd_per_month": usd(done.total),
         "gpus": done.gpus,

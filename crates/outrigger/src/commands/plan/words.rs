@@ -50,7 +50,7 @@ fn today(plan: &Plan) -> String {
         let computed: NanoUsd = plan.ties.iter().map(|tie| tie.computed).sum();
         let _ = writeln!(out, "  {:<28} {:>16}", "invoice (without people)", dollars(invoiced));
         let rest = invoiced - computed;
-        let share = rest.as_usd() / invoiced.as_usd() * 100.0;
+        let share = if invoiced.0 == 0 { 0.0 } else { rest.as_usd() / invoiced.as_usd() * 100.0 };
         let _ = writeln!(out, "  {:<28} {:>16}  {share:.1} % of the invoice", "  unexplained", dollars(rest));
         for tie in plan.ties.iter().filter(|tie| tie.invoiced != tie.computed) {
             let rest = dollars(tie.invoiced - tie.computed);
