@@ -121,6 +121,11 @@ impl<'a> At<'a> {
         here
     }
 
+    /// What the file holds, in a word.
+    pub(crate) fn thing(&self) -> &'static str {
+        self.faults.source.words.thing
+    }
+
     /// Whether the file has something here, right or wrong.
     pub(crate) fn is_written(&self) -> bool {
         self.node.is_some()

@@ -99,6 +99,15 @@ codes! {
     BadPrice = "bad_price",
     /// A price of nothing.
     ZeroPrice = "zero_price",
+    /// No price list has this GPU.
+    UnknownGpu = "unknown_gpu",
+    /// Two settings of which only one can hold.
+    Contradiction = "contradiction",
+    /// A demand of nothing.
+    EmptyDemand = "empty_demand",
+    /// A file that a scenario names cannot be used.
+    BadOutsideFile = "bad_outside_file",
+
     /// Not a hash of a key.
     BadSha256 = "bad_sha256",
     /// The hash of a key that everybody knows.

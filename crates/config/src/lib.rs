@@ -18,6 +18,7 @@ mod raw;
 mod renamed;
 mod render;
 mod resolve;
+mod scenario;
 mod schema;
 mod source;
 mod tree;
@@ -42,6 +43,7 @@ use self::{
 };
 pub use self::{
     fault::{Code, Fault, Severity},
+    scenario::{LoadedScenario, Outside as ScenarioOutside, TraceShape, load_scenario, scenario_from_str},
     schema::{json_schema, json_schema_text},
 };
 

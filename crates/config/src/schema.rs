@@ -22,6 +22,17 @@ pub fn json_schema() -> &'static Value {
     })
 }
 
+/// The same of a scenario.
+pub(crate) fn scenario_schema() -> &'static Value {
+    static SCHEMA: OnceLock<Value> = OnceLock::new();
+    SCHEMA.get_or_init(|| {
+        let generator = SchemaSettings::draft2020_12().into_generator();
+        let mut schema = generator.into_root_schema_for::<crate::scenario::raw::Scenario>().to_value();
+        tidy(&mut schema);
+        schema
+    })
+}
+
 /// The text of `fleet.schema.json`.
 pub fn json_schema_text() -> String {
     format!("{:#}\n", json_schema())

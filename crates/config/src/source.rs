@@ -7,9 +7,33 @@
 
 use std::ops::Range;
 
-/// A fleet file's text.
-#[derive(Clone, Debug, Default)]
+/// What faults call the file that they are in.
+#[derive(Debug)]
+pub(crate) struct Words {
+    /// As in "a fleet file has no anchors".
+    pub(crate) file: &'static str,
+    /// What it holds.
+    pub(crate) thing: &'static str,
+    /// What an empty one starts with.
+    pub(crate) start: &'static str,
+}
+
+pub(crate) static FLEET: Words = Words {
+    file: "fleet file",
+    thing: "fleet",
+    start: "start it with `version: 1`, `backends:` and `models:`; examples/single-cloud.yaml is a short one",
+};
+
+pub(crate) static SCENARIO: Words = Words {
+    file: "scenario",
+    thing: "scenario",
+    start: "start it with `version: 1`, `demand:` and `model:`; examples/scenarios/chat.yaml is a complete one",
+};
+
+/// A file's text.
+#[derive(Clone, Debug)]
 pub(crate) struct Source {
+    pub(crate) words: &'static Words,
     /// As the user named it.
     pub(crate) name: String,
     pub(crate) text: String,
@@ -23,8 +47,15 @@ const SENSITIVE: &[&str] =
     &["key", "secret", "token", "password", "passwd", "sha256", "credential", "authorization", "cert"];
 
 /// Keys that have such a word in them and hold no secret.
-const HARMLESS: &[&str] =
-    &["keys", "first_token", "time_per_output_token_p95", "tokens_per_second", "usd_per_million_tokens"];
+const HARMLESS: &[&str] = &[
+    "keys",
+    "first_token",
+    "time_per_output_token_p95",
+    "tokens_per_second",
+    "usd_per_million_tokens",
+    "prompt_tokens",
+    "output_tokens",
+];
 
 /// Whether the value of `key` may be a secret.
 pub(crate) fn is_sensitive(key: &str) -> bool {
@@ -44,10 +75,20 @@ pub(crate) fn env_name(text: &str) -> Option<&str> {
     (starts_well && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')).then_some(name)
 }
 
+impl Default for Source {
+    fn default() -> Self {
+        Self::new("", "")
+    }
+}
+
 impl Source {
     pub(crate) fn new(name: &str, text: &str) -> Self {
         let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { name: name.to_owned(), text: text.to_owned(), line_starts, hidden: Vec::new() }
+        Self { words: &FLEET, name: name.to_owned(), text: text.to_owned(), line_starts, hidden: Vec::new() }
+    }
+
+    pub(crate) fn of(self, words: &'static Words) -> Self {
+        Self { words, ..self }
     }
 
     /// Line and column, both from 1; the column counts characters.

@@ -105,9 +105,8 @@ pub(crate) fn parse(text: &str, faults: &Collector) -> Option<Node> {
     let mut builder = Builder { original: text, is_patched: patched.is_some(), parser, path: String::new(), faults };
     match builder.document() {
         Ok(None) => {
-            let help =
-                "start it with `version: 1`, `backends:` and `models:`; examples/single-cloud.yaml is a short one";
-            faults.error(Code::EmptyFile, 0..0, "", "the file holds no fleet", help);
+            let words = faults.source.words;
+            faults.error(Code::EmptyFile, 0..0, "", format!("the file holds no {}", words.thing), words.start);
             None
         }
         Ok(root) => root,
@@ -188,7 +187,7 @@ impl<'a> Builder<'a, '_> {
                         Code::ManyDocuments,
                         span,
                         "a second document starts here",
-                        "keep one fleet in a file: remove `---` and what follows, or put it into a file of its own",
+                        "keep one in a file: remove `---` and what follows, or put it into a file of its own",
                     );
                     return Ok(root);
                 }
@@ -202,12 +201,7 @@ impl<'a> Builder<'a, '_> {
 
     fn node(&mut self, event: Event<'a>, span: Span) -> Result<Node, ScanError> {
         if event.tag().is_some() {
-            self.error(
-                Code::Tag,
-                span.clone(),
-                "a fleet file has no tags",
-                "remove the `!…` and write the value by itself",
-            );
+            self.error(Code::Tag, span.clone(), self.has_no("tags"), "remove the `!…` and write the value by itself");
         }
         match event {
             Event::Scalar(text, style, anchor, tag) => {
@@ -228,7 +222,7 @@ impl<'a> Builder<'a, '_> {
                 self.error(
                     Code::Anchor,
                     span.clone(),
-                    "a fleet file has no aliases",
+                    self.has_no("aliases"),
                     "write out what `*…` stands for; every value is then found where it is used",
                 );
                 Ok(Node { span, value: Value::Broken })
@@ -246,7 +240,7 @@ impl<'a> Builder<'a, '_> {
             self.error(
                 Code::Anchor,
                 span,
-                "a fleet file has no anchors",
+                self.has_no("anchors"),
                 "remove the `&…`, and write the value out where it is meant again",
             );
         }
@@ -293,6 +287,10 @@ impl<'a> Builder<'a, '_> {
         Ok(Node { span, value: Value::Map(entries) })
     }
 
+    fn has_no(&self, what: &str) -> String {
+        format!("a {} has no {what}", self.faults.source.words.file)
+    }
+
     fn inside<T>(&mut self, step: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         self.path.push_str(step);
@@ -316,7 +314,7 @@ impl<'a> Builder<'a, '_> {
         let scalar = self.scalar(text, *style, span);
         if scalar.plain && scalar.text == "<<" {
             let help = "write out the keys that `<<` would bring in";
-            self.error(Code::MergeKey, span.clone(), "a fleet file has no merge keys", help);
+            self.error(Code::MergeKey, span.clone(), self.has_no("merge keys"), help);
             return Ok(None);
         }
         if scalar.text.is_empty() {
@@ -368,10 +366,10 @@ fn report_malformed(error: &ScanError, faults: &Collector) {
     let span = at..at + 1;
     let (code, help): (_, &str) = match error.kind() {
         ErrorKind::DirectiveDisallowed => {
-            (Code::Directive, "remove the line that starts with `%`: a fleet file is read as YAML 1.2 and has no tags")
+            (Code::Directive, "remove the line that starts with `%`: it is read as YAML 1.2 and has no tags")
         }
         ErrorKind::RecursionLimitExceeded => {
-            (Code::TooDeep, "write it flatter: no fleet needs that many objects in objects")
+            (Code::TooDeep, "write it flatter: nothing here needs that many objects in objects")
         }
         _ => (Code::MalformedYaml, malformed_help(&faults.source.text, at)),
     };

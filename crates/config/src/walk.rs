@@ -77,7 +77,7 @@ impl<'s> Walk<'s> {
         let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
         for key in required.filter(|key| !entries.iter().any(|entry| entry.key == *key) && !guessed.contains(key)) {
             let message = if at.path.is_empty() {
-                format!("the fleet has no `{key}`")
+                format!("the {} has no `{key}`", at.thing())
             } else {
                 format!("`{}` has no `{key}`", at.path)
             };

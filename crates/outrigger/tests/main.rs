@@ -7,6 +7,7 @@ mod gateway;
 mod import;
 mod lab;
 mod online;
+mod plan;
 mod reliability;
 mod silence;
 mod simulate;

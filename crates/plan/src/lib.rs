@@ -2,6 +2,7 @@
 //!
 //! Pure: readers take `impl BufRead`, everything returns values. Files, threads, clocks and HTML belong to the binary.
 
+pub mod economics;
 pub mod perf;
 pub mod sim;
 pub mod trace;

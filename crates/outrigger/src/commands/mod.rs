@@ -22,6 +22,8 @@ mod man;
 mod model;
 mod online;
 mod operate;
+mod plan;
+mod prices;
 mod replay;
 mod schema;
 mod secrets;
@@ -58,6 +60,8 @@ enum Command {
     Explain(explain::Args),
     Simulate(simulate::Args),
     Model(model::Args),
+    Prices(prices::Args),
+    Plan(plan::Args),
     Replay(replay::Args),
     Demo(demo::Args),
     Lab(lab::Args),
@@ -99,6 +103,8 @@ pub fn main(collect: fn()) -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Simulate(args) => simulate::run(&args),
         Command::Model(args) => model::run(&args),
+        Command::Prices(args) => prices::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::Lab(args) => lab::run(&args),

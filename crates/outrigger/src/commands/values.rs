@@ -30,6 +30,19 @@ pub(super) fn number(text: &str) -> Result<f64, String> {
     text.parse::<f64>().ok().filter(|n| n.is_finite()).ok_or_else(|| "give a number, such as 2 or 0.5".to_owned())
 }
 
+/// The day of a plan.
+pub(super) fn date(text: &str) -> Result<jiff::civil::Date, String> {
+    text.parse().map_err(|_| "write year-month-day, such as 2026-11-30".to_owned())
+}
+
+/// Today, in UTC.
+pub(super) fn today() -> jiff::civil::Date {
+    let epoch = jiff::civil::date(1970, 1, 1);
+    let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let days = i32::try_from(seconds / 86_400).unwrap_or(0);
+    epoch.checked_add(jiff::Span::new().days(days)).unwrap_or(epoch)
+}
+
 /// How long an overlay lasts, by the admin API's own rule; it is sent as it is written.
 pub(super) fn time(text: &str) -> Result<String, String> {
     match outrigger_gateway::admin::duration(text) {

@@ -134,6 +134,11 @@ impl RateCurve {
         Nanos(self.windows.last().map_or(0, |window| window.end))
     }
 
+    /// Each window's length in nanoseconds with its rate.
+    pub fn windows(&self) -> impl Iterator<Item = (u64, f64)> {
+        self.windows.iter().map(|window| (window.end - window.start, window.per_s))
+    }
+
     /// How many requests to expect in all.
     pub fn requests(&self) -> f64 {
         self.windows.iter().map(|window| window.seconds() * window.per_s).sum()

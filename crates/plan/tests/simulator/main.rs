@@ -2,6 +2,8 @@
 #![expect(clippy::disallowed_macros, reason = "figures for whoever runs it by hand")]
 
 mod affinity;
+mod closed_form;
+mod curve;
 mod failing;
 mod fleets;
 mod herding;

@@ -1,0 +1,139 @@
+//! How far off an input may be before the answer is another one.
+//!
+//! One input at a time is changed in thousandths; the answer is found by halving, which takes the bill to grow or fall
+//! with the input. Bases stay as they were decided: a contract does not shrink because the load did.
+
+use outrigger_core::units::NanoUsd;
+
+use super::{
+    evaluate::{Ask, Factors, World},
+    plan::Choice,
+    verdict::over_horizon,
+};
+
+/// What may be off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    Load,
+    OnDemandPrice,
+    ReservedPrice,
+    Egress,
+    People,
+    Migration,
+}
+
+impl Input {
+    pub const ALL: [Self; 6] =
+        [Self::Load, Self::OnDemandPrice, Self::ReservedPrice, Self::Egress, Self::People, Self::Migration];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::OnDemandPrice => "on-demand and token prices",
+            Self::ReservedPrice => "reserved price",
+            Self::Egress => "egress",
+            Self::People => "people",
+            Self::Migration => "migration",
+        }
+    }
+
+    pub(super) fn at(self, thousandths: u32) -> Factors {
+        let mut factors = Factors::default();
+        let field = match self {
+            Self::Load => &mut factors.load,
+            Self::OnDemandPrice => &mut factors.price,
+            Self::ReservedPrice => &mut factors.reserved,
+            Self::Egress => &mut factors.egress,
+            Self::People => &mut factors.people,
+            Self::Migration => &mut factors.migration,
+        };
+        *field = thousandths;
+        factors
+    }
+}
+
+/// The option's month is more than a tenth off beyond these thousandths of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WrongIf {
+    pub input: Input,
+    pub below: Option<u32>,
+    pub above: Option<u32>,
+}
+
+/// The verdict is another one from these thousandths of an input on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flip {
+    pub input: Input,
+    pub at: u32,
+}
+
+/// A hundredth of what was said, and five times as much.
+const LEAST: u32 = 10;
+const MOST: u32 = 5_000;
+
+/// Inputs that put the option's month more than a tenth off.
+pub(super) fn wrong_if(world: &World<'_>, choice: &Choice) -> Vec<WrongIf> {
+    let Some(done) = &choice.evaluated else { return Vec::new() };
+    let is_off = |input: Input, at: u32| {
+        let ask = Ask { factors: input.at(at), bases: Some(&done.bases), formulas: false };
+        let total = world.evaluate(&choice.design, ask).map(|other| other.total);
+        // What cannot be run any more is off.
+        total.map_or(true, |total| (total.0 - done.total.0).unsigned_abs() > done.total.0.unsigned_abs() / 10)
+    };
+    let each = Input::ALL.into_iter().map(|input| WrongIf {
+        input,
+        below: first(1_000, LEAST, |at| is_off(input, at)),
+        above: first(1_000, MOST, |at| is_off(input, at)),
+    });
+    each.filter(|wrong| wrong.below.is_some() || wrong.above.is_some()).collect()
+}
+
+/// The inputs that change whether the option beats today, the nearest first.
+pub(super) fn flips(world: &World<'_>, today: &Choice, choice: &Choice) -> Vec<Flip> {
+    let months = world.scenario.horizon_months;
+    let is_worth = choice.all_in < today.all_in;
+    let Some(done) = &choice.evaluated else { return Vec::new() };
+    let all_in = |choice: &Choice, factors, bases| -> Option<NanoUsd> {
+        let other = world.evaluate(&choice.design, Ask { factors, bases, formulas: false }).ok()?;
+        Some(other.total + over_horizon(other.one_time, months))
+    };
+    let is_other = |input: Input, at: u32| {
+        let factors = input.at(at);
+        // Today's own pools are what they are, at their price; its people, tokens and egress move with the input.
+        let (then, now) = (all_in(choice, factors, Some(&done.bases)), all_in(today, factors, None));
+        then.zip(now).is_none_or(|(then, now)| (then < now) != is_worth)
+    };
+    let mut flips: Vec<Flip> = Vec::new();
+    for input in Input::ALL {
+        for end in [LEAST, MOST] {
+            flips.extend(first(1_000, end, |at| is_other(input, at)).map(|at| Flip { input, at }));
+        }
+    }
+    flips.sort_by_key(|flip| (flip.at.abs_diff(1_000), flip.input as u8));
+    flips
+}
+
+/// The value nearest to `from`, on the way to `to`, at which it holds; it does not hold at `from`.
+fn first(from: u32, to: u32, holds: impl Fn(u32) -> bool) -> Option<u32> {
+    if !holds(to) {
+        return None;
+    }
+    let (mut no, mut yes) = (from, to);
+    while no.abs_diff(yes) > 1 {
+        let middle = u32::midpoint(no, yes);
+        if holds(middle) { yes = middle } else { no = middle }
+    }
+    Some(yes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first;
+
+    #[test]
+    fn the_first_that_holds_is_found_on_both_sides() {
+        assert_eq!(first(1_000, 5_000, |at| at >= 1_234), Some(1_234));
+        assert_eq!(first(1_000, 10, |at| at <= 765), Some(765));
+        assert_eq!(first(1_000, 10, |_| false), None);
+    }
+}
