@@ -24,13 +24,11 @@ pub mod body;
 pub mod client_address;
 mod connection;
 pub mod dispatch;
-pub mod dns;
 pub mod events;
 pub mod intake;
 pub mod litellm;
 pub mod live;
 pub mod models;
-pub mod net;
 pub mod overlays;
 pub mod pieces;
 pub mod pool;
@@ -47,6 +45,8 @@ pub mod scrape;
 pub mod serve;
 pub mod tls;
 pub mod upstream;
+
+pub use outrigger_net as net;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 

@@ -96,7 +96,7 @@ impl Objective {
     fn is_met(&self, ttft: Option<Duration>, whole: Duration, tokens: u64) -> bool {
         let rest = self.per_token * u32::try_from(tokens.saturating_sub(1)).unwrap_or(u32::MAX);
         match ttft {
-            Some(ttft) => ttft <= self.ttft && whole - ttft <= rest,
+            Some(ttft) => ttft <= self.ttft && whole.saturating_sub(ttft) <= rest,
             None => whole <= self.ttft + rest,
         }
     }

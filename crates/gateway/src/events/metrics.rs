@@ -131,8 +131,7 @@ pub struct Metrics {
     engine: EngineGauges,
     scrapes: Family<ProbeLabels, Counter>,
     weight: Family<WeightLabels, FloatGauge>,
-    waiting: Family<QueueLabels, Gauge>,
-    queue_wait: Family<QueueLabels, Histogram, fn() -> Histogram>,
+    queue: QueueMetrics,
     tokens: Family<TokenLabels, Counter>,
     marginal_cost: Family<CostLabels, FloatCounter>,
     pool_cost: Family<PoolLabels, FloatCounter>,
@@ -141,7 +140,6 @@ pub struct Metrics {
     desired_replicas: Family<PoolNameLabels, Gauge>,
     scale_calls: Family<ScaleLabels, Counter>,
     retries: Family<ModelLabels, Counter>,
-    rejections: Family<RejectionLabels, Counter>,
     reloads: Family<ResultLabels, Counter>,
     certificates: Certificates,
     keys_refused: Family<KeyLabels, Counter>,
@@ -183,8 +181,7 @@ impl Metrics {
             engine: EngineGauges::default(),
             scrapes: Family::default(),
             weight: Family::default(),
-            waiting: Family::default(),
-            queue_wait: Family::new_with_constructor(first_token_seconds),
+            queue: QueueMetrics::default(),
             tokens: Family::default(),
             marginal_cost: Family::default(),
             pool_cost: Family::default(),
@@ -193,7 +190,6 @@ impl Metrics {
             desired_replicas: Family::default(),
             scale_calls: Family::default(),
             retries: Family::default(),
-            rejections: Family::default(),
             reloads: Family::default(),
             certificates: Certificates::default(),
             keys_refused: Family::default(),
@@ -220,8 +216,7 @@ impl Metrics {
         metrics.engine.register(r);
         r.register("scrapes", "Readings of engines' own metrics, by result", metrics.scrapes.clone());
         r.register("backend_weight_target", "Share of its tier that a backend is meant to get", metrics.weight.clone());
-        r.register("queue_length", "Requests waiting for a place", metrics.waiting.clone());
-        r.register("queue_wait_seconds", "In line for a place, of those that waited", metrics.queue_wait.clone());
+        metrics.queue.register(r);
         r.register("tokens", "Tokens, by type and who counted them", metrics.tokens.clone());
         r.register("marginal_cost_usd", "What requests added to the bill", metrics.marginal_cost.clone());
         r.register(
@@ -242,11 +237,6 @@ impl Metrics {
         );
         r.register("scale_calls", "Calls to whoever scales a pool, by result", metrics.scale_calls.clone());
         r.register("retries", "Attempts after the first", metrics.retries.clone());
-        r.register(
-            "rejections",
-            "Requests for which routing found no backend (any more), by why",
-            metrics.rejections.clone(),
-        );
         metrics.certificates.register(r);
         r.register("config_reloads", "Reloads of the fleet file, by result", metrics.reloads.clone());
         r.register(
@@ -292,7 +282,7 @@ impl Metrics {
 
     pub fn queued(&self, model: &str, priority: Priority, waited: Duration) {
         let labels = QueueLabels { model: model.to_owned(), priority: priority.as_str() };
-        self.queue_wait.get_or_create(&labels).observe(waited.as_secs_f64());
+        self.queue.wait.get_or_create(&labels).observe(waited.as_secs_f64());
     }
 
     /// A request that ended on a backend.
@@ -374,7 +364,7 @@ impl Metrics {
     /// No backend was found, at first or after some had failed.
     pub fn rejected(&self, model: &str, priority: Priority, why: RejectReason) {
         let labels = RejectionLabels { model: model.to_owned(), priority: priority.as_str(), reason: why.as_str() };
-        self.rejections.get_or_create(&labels).inc();
+        self.queue.rejections.get_or_create(&labels).inc();
     }
 
     pub fn probed(&self, fleet: &Fleet, backend: BackendId, result: &'static str) {
@@ -475,7 +465,7 @@ impl Metrics {
             let seen = &state.observed().models[m];
             for priority in Priority::ALL {
                 let labels = QueueLabels { model: model.name.clone(), priority: priority.as_str() };
-                self.waiting.get_or_create(&labels).set(i64::from(seen.queue.waiting_with(priority)));
+                self.queue.length.get_or_create(&labels).set(i64::from(seen.queue.waiting_with(priority)));
             }
             for (t, tier) in model.tiers.iter().enumerate() {
                 let total: u32 = seen.tiers[t].weights.iter().sum();
@@ -552,6 +542,30 @@ impl EngineGauges {
         self.running.get_or_create(labels).set(i64::from(said.running));
         self.waiting.get_or_create(labels).set(i64::from(said.waiting));
         self.age.get_or_create(labels).set(now.since(said.at).as_secs_f64());
+    }
+}
+
+/// Who waits for a place, and who is turned away.
+#[derive(Debug)]
+struct QueueMetrics {
+    length: Family<QueueLabels, Gauge>,
+    wait: Family<QueueLabels, Histogram, fn() -> Histogram>,
+    rejections: Family<RejectionLabels, Counter>,
+}
+
+impl Default for QueueMetrics {
+    fn default() -> Self {
+        let wait = Family::new_with_constructor(first_token_seconds as fn() -> Histogram);
+        Self { length: Family::default(), wait, rejections: Family::default() }
+    }
+}
+
+impl QueueMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("queue_length", "Requests waiting for a place", self.length.clone());
+        registry.register("queue_wait_seconds", "In line for a place, of those that waited", self.wait.clone());
+        let about = "Requests for which routing found no backend (any more), by why";
+        registry.register("rejections", about, self.rejections.clone());
     }
 }
 

@@ -15,7 +15,12 @@ use std::{
 
 use outrigger_core::fleet::{Fleet, KeyHash};
 use outrigger_gateway::{
-    Running, Setup, admin::Access, dns, events::Outputs, litellm::Dialect, live::Loaded, net::Tcp,
+    Running, Setup,
+    admin::Access,
+    events::Outputs,
+    litellm::Dialect,
+    live::Loaded,
+    net::{Tcp, dns},
     tls::listener::Listener,
 };
 use outrigger_import::{Variables, Verdict};

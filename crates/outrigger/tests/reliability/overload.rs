@@ -126,7 +126,9 @@ fn both(runtime: &Runtime, gateway: &Gateway, low: f64, seconds: f64) -> [Snapsh
     let warm_up = started(8.0);
     wait(8.0);
     let measured = started(seconds);
-    warm_up.into_iter().for_each(|load| drop(runtime.block_on(load.finish())));
+    for load in warm_up {
+        drop(runtime.block_on(load.finish()));
+    }
     measured.map(|load| runtime.block_on(load.finish()))
 }
 

@@ -19,8 +19,6 @@ mod request_log;
 mod row;
 mod spend_logs;
 mod table;
-#[cfg(test)]
-mod tests;
 mod window;
 
 use std::{fmt, io::BufRead, iter::FusedIterator, str::FromStr};

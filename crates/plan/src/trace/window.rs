@@ -71,3 +71,31 @@ impl PartialEq for Held {
 }
 
 impl Eq for Held {}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::trace::Reader;
+
+    #[test]
+    fn rows_are_put_in_order_only_within_the_window() {
+        let rows = |order: &[u64]| -> String {
+            let row = |at| format!("{{\"timestamp\":{at},\"input_length\":1,\"output_length\":{at}}}\n");
+            order.iter().map(row).collect()
+        };
+        let read = |order: &[u64]| -> Result<Vec<u64>, TraceFault> {
+            let mut reader = Reader::new(io::Cursor::new(rows(order)), None)?;
+            reader.window = Window::new(2);
+            reader.map(|arrival| arrival.map(|arrival| arrival.output_tokens.0)).collect()
+        };
+        assert_eq!(read(&[2, 3, 1, 4, 2]).unwrap(), [1, 2, 2, 3, 4]);
+        let fault = read(&[4, 5, 6, 7, 3]).unwrap_err();
+        assert_eq!(
+            fault.to_string(),
+            "row 5, column timestamp: this row is earlier than one that is more than 2 rows before it"
+        );
+        assert!(fault.help.contains("sort_by"));
+    }
+}

@@ -12,7 +12,7 @@ use crate::tree::{Tree, output};
 /// From the bottom up. A crate may use the layers below its own; siblings do not know one another.
 const LAYERS: &[&[&str]] = &[
     &["outrigger-core"],
-    &["outrigger-wire", "outrigger-store"],
+    &["outrigger-wire", "outrigger-net", "outrigger-store"],
     &["outrigger-gateway", "outrigger-weights", "outrigger-plan", "outrigger-import"],
     &["outrigger-config", "outrigger-survey"],
     &["outrigger"],

@@ -3,6 +3,8 @@
 //! Boxed streams behind two small traits: TCP in production, in-memory pipes in tests, TLS later. A virtual call per
 //! read costs less than a read; what it buys is that the whole data plane can be run under paused time.
 
+pub mod dns;
+
 use std::{
     fmt,
     io::{self, IoSlice},
@@ -19,8 +21,6 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
-
-use crate::dns;
 
 /// A connection in either direction.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -4,7 +4,8 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use proptest::prelude::*;
 
-use super::*;
+use outrigger_core::units::{Nanos, Tokens};
+use outrigger_plan::trace::*;
 
 /// Hands out a few bytes at a time, then perhaps breaks.
 struct Chunked<'b> {
@@ -35,7 +36,7 @@ fn read(text: &str) -> Outcome {
 
 /// (milliseconds, prompt, output)
 fn times_and_lengths(text: &str) -> Vec<(u64, u64, u64)> {
-    let arrivals = read(text).unwrap();
+    let arrivals = read(text).expect("a trace without a fault");
     arrivals.iter().map(|a| (a.at.0 / 1_000_000, a.prompt_tokens.0, a.output_tokens.0)).collect()
 }
 
@@ -318,29 +319,18 @@ fn too_many_models_do_not_fill_the_memory() {
 }
 
 #[test]
-fn rows_are_put_in_order_only_within_the_window() {
-    let rows = |order: &[u64]| -> String {
-        let row = |at| format!("{{\"timestamp\":{at},\"input_length\":1,\"output_length\":{at}}}\n");
-        order.iter().map(row).collect()
-    };
-    let read = |order: &[u64]| -> Result<Vec<u64>, TraceFault> {
-        let mut reader = Reader::new(io::Cursor::new(rows(order)), None)?;
-        reader.window = Window::new(2);
-        reader.map(|arrival| arrival.map(|arrival| arrival.output_tokens.0)).collect()
-    };
-    assert_eq!(read(&[2, 3, 1, 4, 2]).unwrap(), [1, 2, 2, 3, 4]);
-    let fault = read(&[4, 5, 6, 7, 3]).unwrap_err();
-    assert_eq!(
-        fault.to_string(),
-        "row 5, column timestamp: this row is earlier than one that is more than 2 rows before it"
-    );
-    assert!(fault.help.contains("sort_by"));
-}
-
-#[test]
 fn regions_are_merged_by_time() {
     let at = |times: &[u64]| -> Vec<Result<Arrival, &'static str>> {
-        times.iter().map(|at| Ok(Arrival { at: Nanos(*at), ..row::request(Tokens(1), Tokens(1)) })).collect()
+        let one = Tokens(1);
+        let request = Arrival {
+            at: Nanos::ZERO,
+            model: None,
+            prompt_tokens: one,
+            output_tokens: one,
+            session: None,
+            stream: true,
+        };
+        times.iter().map(|at| Ok(Arrival { at: Nanos(*at), ..request })).collect()
     };
     let order = |sources: Vec<Vec<Result<Arrival, &'static str>>>| -> Vec<(usize, Result<u64, &'static str>)> {
         merge(sources.into_iter().map(Vec::into_iter)).map(|(source, item)| (source, item.map(|a| a.at.0))).collect()
