@@ -139,7 +139,7 @@ fn the_request_log_and_the_decision_log_say_what_they_promise() {
     eventually("two lines", || gateway.log().len() == 2);
     for (line, stream) in gateway.log().iter().zip([false, true]) {
         let promised = "event v ts request_id fleet client key_id model stream status outcome prompt_tokens output_tokens cached_tokens \
-                        tokens_source ttft_ms duration_ms tier reason attempts";
+                        tokens_source ttft_ms queued_ms duration_ms tier reason attempts";
         assert_eq!(members(line), sorted(promised));
         let attempt = &line["attempts"][0];
         let promised =
