@@ -29,6 +29,8 @@ fn a_stream_that_breaks_after_content_ends_with_an_error_event() {
     for kind in BREAKS {
         engine.break_with(&Fault::new(kind).after_tokens(3));
         for _ in 0..times {
+            // The client has the end before the gateway has booked it.
+            gateway.assert_idle();
             // One break makes the backend suspect; it is asked, answers, and is in use again.
             assert!(until(Duration::from_secs(5), || gateway.is_up("a") || lifted(&engine, &gateway, kind)).is_some());
             let answer = gateway.chat(true);
