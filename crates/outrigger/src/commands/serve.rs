@@ -108,6 +108,17 @@ fn runtime(collect: fn()) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().on_thread_park(move || now_and_then(collect)).build()
 }
 
+/// A thread that has waited since it was told to let go of memory, and since others freed more of its own, would keep that
+/// until there is work for it. A task that does nothing wakes one.
+async fn wake_the_idle() {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut ticks = tokio::time::interval(Duration::from_secs(2));
+    loop {
+        ticks.tick().await;
+        (0..threads).for_each(|_| drop(tokio::spawn(async {})));
+    }
+}
+
 /// Once a second at most.
 fn now_and_then(what: fn()) {
     thread_local!(static LAST: Cell<Option<Instant>> = const { Cell::new(None) });
@@ -156,6 +167,7 @@ async fn serve(args: &Args) -> Result<Exit, Refusal> {
     let running = outrigger_gateway::start(setup).map_err(|e| (Exit::Environment, format!("error: {e}")))?;
     ready.tell(&mut out)?;
     drop(out);
+    tokio::spawn(wake_the_idle());
     Ok(until_stopped(running, signals).await)
 }
 
