@@ -139,22 +139,14 @@ impl Store {
                 let Ok(model) = format!("{org}/{model}").parse::<ModelName>() else { continue };
                 for name in folders(&refs.join(model.as_str()))? {
                     let Ok(name) = name.parse::<RefName>() else { continue };
-                    // A temporary file of a writer, or of one that was killed.
                     let bytes = read_small(&root.join(ref_object(&model, &name)), LONGEST_REF)?;
                     let Some(digest) = bytes.as_deref().and_then(parse_ref) else { continue };
-                    if !has_tmp(name.as_str()) {
-                        listed.push(Listed { model: model.clone(), name, digest });
-                    }
+                    listed.push(Listed { model: model.clone(), name, digest });
                 }
             }
         }
         Ok(listed)
     }
-}
-
-#[expect(clippy::case_sensitive_file_extension_comparisons, reason = "a name that this program writes")]
-fn has_tmp(name: &str) -> bool {
-    name.ends_with(".tmp")
 }
 
 fn absent(wanted: &Wanted) -> Error {

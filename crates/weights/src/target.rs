@@ -52,14 +52,8 @@ impl Target {
         let manifest = own.join("manifest.json");
         if dir.exists() {
             no_link(&own)?;
-            let there = read_small(&manifest, manifest::LONGEST)?;
-            if there.as_ref().is_some_and(|there| there != bytes) {
-                return Err(Error::usage(
-                    format!("{} holds another version than {digest}", dir.display()),
-                    "pull into a directory of its own: engines may be reading this one",
-                ));
-            }
-            if there.is_none() && disk::names(dir)?.iter().any(|name| name != OWN_FOLDER) {
+            let ours = is_of(dir, &manifest, digest, bytes)?;
+            if !ours && disk::names(dir)?.iter().any(|name| name != OWN_FOLDER) {
                 return Err(Error::usage(
                     format!("{} has files in it that no pull has put there", dir.display()),
                     "pull into an empty directory, or a new one",
@@ -68,7 +62,8 @@ impl Target {
         }
         disk::make_folder(&own.join("parts"))?;
         let lock = disk::lock(&own.join("lock"), &dir.display().to_string())?;
-        if read_small(&manifest, manifest::LONGEST)?.is_none() {
+        // Again, since another may have taken the directory just before.
+        if !is_of(dir, &manifest, digest, bytes)? {
             disk::write_atomically(&manifest, bytes)?;
         }
         Ok(Self { dir: dir.to_owned(), own, _lock: lock })
@@ -182,6 +177,18 @@ pub fn manifest_of(dir: &Path) -> Result<(Digest, Manifest, bool), Error> {
     let ready = read_small(&dir.join(OWN_FOLDER).join("READY"), 200)?;
     let ready = ready.is_some_and(|text| text == format!("{digest}\n").into_bytes());
     Ok((digest, manifest, ready))
+}
+
+/// Whether a directory belongs to the version already; an error when it belongs to another.
+fn is_of(dir: &Path, manifest: &Path, digest: Digest, bytes: &[u8]) -> Result<bool, Error> {
+    match read_small(manifest, manifest::LONGEST)? {
+        None => Ok(false),
+        Some(there) if there == bytes => Ok(true),
+        Some(_) => Err(Error::usage(
+            format!("{} holds another version than {digest}", dir.display()),
+            "pull into a directory of its own: engines may be reading this one",
+        )),
+    }
 }
 
 fn no_link(path: &Path) -> Result<(), Error> {
