@@ -307,6 +307,50 @@ def what_is_not_ours_is_not_touched():
     assert [row["model"] for row in last_line(run("ls", "--from", store, "--json"))["refs"]] == [NAME]
 
 
+def two_pulls_into_one_directory():
+    nginx = Nginx("5m")
+    to = path("pulled-twice")
+    first = subprocess.Popen([BIN, "weights", "pull", NAME, "--from", nginx.url, "--to", to], stdout=subprocess.DEVNULL)
+    while not os.path.exists(os.path.join(to, ".outrigger", "journal")):
+        time.sleep(0.01)
+    assert "is being written by another outrigger" in run("pull", NAME, "--from", nginx.url, "--to", to, expect=3).stderr
+    assert first.poll() is None
+    first.kill()
+    first.wait()
+    nginx.stop()
+    run("pull", NAME, "--from", f"file://{path('store')}", "--to", to)
+    same(to)
+
+
+def a_full_disk_keeps_what_there_is():
+    """Full before, by what the disk says; and filled by another on the way."""
+    disk = path("disk")
+    os.makedirs(disk)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", disk], capture_output=True)
+    if mounted.returncode != 0:
+        print("a full disk was not tested: tmpfs cannot be mounted here")
+        return
+    try:
+        store, to = f"file://{path('store')}", os.path.join(disk, "to")
+        assert "bytes are missing in" in run("pull", NAME, "--from", store, "--to", to, expect=3).stderr
+        subprocess.run(["mount", "-o", "remount,size=330m", disk], check=True)
+        nginx = Nginx("30m")
+        pulling = subprocess.Popen([BIN, "weights", "pull", NAME, "--from", nginx.url, "--to", to], stderr=subprocess.PIPE, text=True)
+        while os.path.getsize(os.path.join(to, ".outrigger", "journal")) < 41:
+            time.sleep(0.01)
+        subprocess.run(["mount", "-o", "remount,size=150m", disk], check=True)
+        words = pulling.communicate()[1]
+        assert pulling.returncode == 3 and "No space left on device" in words and "make room" in words, words
+        subprocess.run(["mount", "-o", "remount,size=330m", disk], check=True)
+        before = nginx.settled()
+        done = last_line(run("pull", NAME, "--from", nginx.url, "--to", to, "--json"))
+        assert done["kept"] > 48 * MIB and nginx.settled() - before == total() - done["kept"], done
+        same(to)
+        nginx.stop()
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 class Liar(ThreadingHTTPServer):
     """The store with faults: a function of what is asked for, and how often it was, says which; `sent` is the ledger."""
 
@@ -440,7 +484,8 @@ def main():
         with_nginx.append(("beside curl", beside_curl))
     else:
         with_nginx += [(test.__name__.replace("_", " "), test) for test in
-                       [nothing_is_asked_for_twice, two_kills_and_ctrl_c_go_on, damage_on_disk_is_found_and_mended_alone]]
+                       [nothing_is_asked_for_twice, two_kills_and_ctrl_c_go_on, damage_on_disk_is_found_and_mended_alone,
+                        two_pulls_into_one_directory, a_full_disk_keeps_what_there_is]]
     if os.access(NGINX, os.X_OK):
         tests += with_nginx
     elif heavy:
