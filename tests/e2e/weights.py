@@ -211,6 +211,8 @@ def beside_curl():
         rows["curl"].append(measured(*curl))
         shutil.rmtree(path("curled"))
         rows["pull"].append(measured(BIN, "weights", "pull", NAME, "--from", nginx.url, "--to", path("pulled-fast"), "--json"))
+        if len(rows["pull"]) == 5:
+            same(path("pulled-fast"))
         shutil.rmtree(path("pulled-fast"))
     median = {who: [sorted(column)[2] for column in zip(*runs)] for who, runs in rows.items()}
     (cpu, wall, _), (our_cpu, our_wall, memory) = median["curl"], median["pull"]
