@@ -31,6 +31,7 @@ mod serve;
 mod simulate;
 mod sockets;
 mod values;
+mod weights;
 
 use std::{io::Write, process::ExitCode};
 
@@ -70,6 +71,7 @@ enum Command {
     Undrain(operate::Undrain),
     Weight(operate::Weight),
     Reload(operate::Reload),
+    Weights(weights::Args),
     Key(key::Args),
     Import(import::Args),
     Schema(schema::Args),
@@ -113,6 +115,7 @@ pub fn main(collect: fn()) -> ExitCode {
         Command::Undrain(args) => operate::undrain(&args),
         Command::Weight(args) => operate::weight(&args),
         Command::Reload(args) => operate::reload(&args),
+        Command::Weights(args) => weights::run(&args),
         Command::Key(args) => key::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),

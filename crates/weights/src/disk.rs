@@ -1,0 +1,73 @@
+//! What is done to disks in more than one place: a file that is there whole or not at all, and a walk that follows no link.
+
+use std::{fs, io, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+
+use crate::Error;
+
+/// Opens a file to read, never through a symbolic link in its last name.
+pub(crate) fn open(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).custom_flags(no_follow()).open(path)
+}
+
+/// Opens a file to read and write, never through a symbolic link; makes it if it is not there.
+pub(crate) fn open_to_write(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(no_follow()).open(path)
+}
+
+fn no_follow() -> i32 {
+    (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC).bits().cast_signed()
+}
+
+/// Writes a file so that after a crash it is there whole, as it was before, or not at all.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    // With a dot before it, it is no name of a ref or of anything else that is looked for.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let written = fs::File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temporary, path));
+    if let Err(error) = written {
+        fs::remove_file(&temporary).ok();
+        return Err(Error::io("write", path, &error));
+    }
+    sync_folder_of(path)
+}
+
+/// Makes a rename in the folder of `path` last.
+pub(crate) fn sync_folder_of(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::io("sync", folder, &e))
+}
+
+pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(|e| Error::io("make the directory", path, &e))
+}
+
+/// The names in a folder, in order.
+pub(crate) fn names(folder: &Path) -> Result<Vec<String>, Error> {
+    let list = || -> io::Result<Vec<String>> {
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    let mut names = list().map_err(|e| Error::io("read the directory", folder, &e))?;
+    names.sort();
+    Ok(names)
+}
+
+/// A held lock; it goes with the process, however that ends.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: fs::File,
+}
+
+/// One writer at a time.
+pub(crate) fn lock(path: &Path, what: &str) -> Result<Lock, Error> {
+    let file = open_to_write(path).map_err(|e| Error::io("write", path, &e))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| {
+        if e == rustix::io::Errno::WOULDBLOCK {
+            Error::environment(format!("{what} is being written by another outrigger"), "wait until it has ended")
+        } else {
+            Error::io("lock", path, &e.into())
+        }
+    })?;
+    Ok(Lock { _file: file })
+}

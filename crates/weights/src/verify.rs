@@ -1,0 +1,139 @@
+//! Everything read again: every chunk and every file against the manifest, and what lies there besides.
+
+use std::{collections::BTreeSet, io::Read as _, path::Path};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{Error, Manifest, OWN_FOLDER, disk, manifest::File};
+
+const BUFFER: usize = 1 << 20;
+
+/// Something that is not as the manifest says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub path: String,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    Missing,
+    /// Its size, where another was expected.
+    Size {
+        is: u64,
+        expected: u64,
+    },
+    /// Chunks whose bytes have another hash: how many, and the first one's place.
+    Chunks {
+        bad: usize,
+        offset: u64,
+    },
+    /// Every chunk is right and the whole is not: the manifest contradicts itself.
+    Sha256,
+    /// A link, a directory or something else in a file's place.
+    NotAFile,
+    /// No file of the manifest.
+    Unlisted,
+}
+
+impl What {
+    /// One word, for scripts.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Size { .. } => "size",
+            Self::Chunks { .. } => "chunks",
+            Self::Sha256 => "sha256",
+            Self::NotAFile => "not_a_file",
+            Self::Unlisted => "unlisted",
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: ", self.path)?;
+        match &self.what {
+            What::Missing => f.write_str("it is missing"),
+            What::Size { is, expected } => write!(f, "it has {is} bytes where {expected} were published"),
+            What::Chunks { bad, offset } => write!(f, "{bad} of its chunks differ, the first at byte {offset}"),
+            What::Sha256 => f.write_str("its chunks are right and its SHA-256 is not: the manifest contradicts itself"),
+            What::NotAFile => f.write_str("it is not a plain file"),
+            What::Unlisted => f.write_str("it is in the directory and not in the manifest"),
+        }
+    }
+}
+
+/// Compares a version's directory with its manifest.
+pub fn verify(folder: &Path, manifest: &Manifest, on_bytes: &dyn Fn(u64)) -> Result<Vec<Problem>, Error> {
+    let mut problems = Vec::new();
+    for file in &manifest.files {
+        if let Some(what) = check(folder, file, on_bytes)? {
+            problems.push(Problem { path: file.path.to_string(), what });
+        }
+    }
+    unlisted(folder, manifest, &mut problems)?;
+    Ok(problems)
+}
+
+fn check(folder: &Path, file: &File, on_bytes: &dyn Fn(u64)) -> Result<Option<What>, Error> {
+    let path = folder.join(file.path.to_path());
+    let meta = match std::fs::symlink_metadata(&path) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Some(What::Missing)),
+        Err(e) => return Err(Error::io("read", &path, &e)),
+    };
+    if !meta.is_file() {
+        return Ok(Some(What::NotAFile));
+    }
+    if meta.len() != file.size {
+        return Ok(Some(What::Size { is: meta.len(), expected: file.size }));
+    }
+    let reading = |e| Error::io("read", &path, &e);
+    let mut source = disk::open(&path).map_err(reading)?;
+    let mut whole = Sha256::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut bad = Vec::new();
+    for chunk in &file.chunks {
+        let mut hash = blake3::Hasher::new();
+        let mut left = chunk.len as usize;
+        while left > 0 {
+            let piece = &mut buffer[..left.min(BUFFER)];
+            source.read_exact(piece).map_err(reading)?;
+            hash.update(piece);
+            whole.update(&*piece);
+            left -= piece.len();
+            on_bytes(piece.len() as u64);
+        }
+        if *hash.finalize().as_bytes() != chunk.blake3 {
+            bad.push(chunk.offset);
+        }
+    }
+    if let Some(&offset) = bad.first() {
+        return Ok(Some(What::Chunks { bad: bad.len(), offset }));
+    }
+    let sha256: [u8; 32] = whole.finalize().into();
+    Ok((sha256 != file.sha256).then_some(What::Sha256))
+}
+
+fn unlisted(folder: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> Result<(), Error> {
+    let listed: BTreeSet<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+    let above: BTreeSet<&str> = manifest.files.iter().flat_map(|file| file.path.folders()).collect();
+    let mut folders = vec![String::new()];
+    while let Some(below) = folders.pop() {
+        for name in disk::names(&folder.join(&below))? {
+            if below.is_empty() && name == OWN_FOLDER {
+                continue;
+            }
+            let path = if below.is_empty() { name } else { format!("{below}/{name}") };
+            // Not through links: what one leads to is not in this directory.
+            let is_folder = std::fs::symlink_metadata(folder.join(&path)).is_ok_and(|meta| meta.is_dir());
+            if is_folder && above.contains(path.as_str()) {
+                folders.push(path);
+            } else if !listed.contains(path.as_str()) {
+                problems.push(Problem { path, what: What::Unlisted });
+            }
+        }
+    }
+    Ok(())
+}
