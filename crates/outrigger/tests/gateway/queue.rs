@@ -16,7 +16,12 @@ const LOW: &str = "the key of those who come last, 9b2e";
 
 /// Half a second for an answer, and one place.
 fn start(test: &str, queue: &str) -> (Engines, Gateway) {
-    let fixed = Some(Fixed { ttft_ms: 50.0, tokens: 4, total_ms: 500.0 });
+    start_with(test, queue, 500.0)
+}
+
+/// The same with so many milliseconds for an answer.
+fn start_with(test: &str, queue: &str, total_ms: f64) -> (Engines, Gateway) {
+    let fixed = Some(Fixed { ttft_ms: 50.0, tokens: 4, total_ms });
     let engines = Engines::start([Profile { fixed, ..Profile::instant() }]);
     let gateway = Gateway::start(test, &fleet(&engines, queue));
     // The first answer says how long a place is held.
@@ -84,7 +89,7 @@ fn the_higher_priority_is_served_first_and_the_log_says_who_waited() {
 
 #[test]
 fn one_that_hangs_up_leaves_the_line_and_never_reaches_an_engine() {
-    let (engines, gateway) = start("queue_gone", "{ max_wait: 20s }");
+    let (engines, gateway) = start_with("queue_gone", "{ max_wait: 20s }", 3_000.0);
     let before = engines.fakes[0].stats().received;
     let first = occupy(&gateway);
     let mut socket = connect(gateway.listen);
@@ -92,6 +97,7 @@ fn one_that_hangs_up_leaves_the_line_and_never_reaches_an_engine() {
     eventually("it is in line", || waiting(&gateway) == 1);
     drop(socket);
     eventually("it has left", || waiting(&gateway) == 0);
+    assert_eq!(gateway.json(&["status"])["backends"][0]["in_flight"], 1, "before its turn came");
     assert_eq!(first.join().expect("it is answered").status, 200);
     eventually("both are in the log", || gateway.log().len() == 3);
     assert_eq!(engines.fakes[0].stats().received, before + 1);
