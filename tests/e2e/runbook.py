@@ -127,11 +127,12 @@ def outrigger_certificate_expires(world):
 def outrigger_log_lines_lost(world):
     world.fleet()
     log = world.path("decisions.jsonl")
-    # A file that cannot grow beyond this is as good as a full disk.
-    limited = {"restore_signals": False, "preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))}
+    # A file that cannot grow beyond this is as good as a full disk. It has room for some fifty requests, far more than are still to be
+    # written when it is emptied: lines wait for 50 ms.
+    limited = {"restore_signals": False, "preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))}
     world.serve(more=("--decision-log", log), **limited)
     world.all_up()
-    for _ in range(30):
+    for _ in range(60):
         world.ask()
     until("lines are lost", lambda: any('log="decision"' in line and not line.endswith(" 0") for line in world.metric("outrigger_log_lines_lost_total")))
     world.env.update(LOG_FOLDER=world.folder, COLLECT=f"truncate -s 0 {log}")
