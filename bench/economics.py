@@ -157,7 +157,8 @@ class Fit:
         out = demand.output / 1000
         self.service = (ttft + tpot * max(out - 1, 0)) / 1000
         self.wait = (ttft_slo - ttft) / 1000
-        self.spread = (demand.arrival_cv**2 + (demand.output_cv * tpot * out / 1000 / self.service) ** 2) / 2
+        self.arrivals = demand.arrival_cv**2
+        self.answers = (demand.output_cv * tpot * out / 1000 / self.service) ** 2
 
     @staticmethod
     def at(points, c):
@@ -178,7 +179,11 @@ class Fit:
         for i in range(1, servers + 1):
             blocked = busy * blocked / (i + busy * blocked)
         waits = servers * blocked / (servers - busy * (1 - blocked))
-        return waits * math.exp(-(servers - busy) / self.service * self.wait / max(self.spread, 1e-9))
+        load = max(busy / servers, 1e-9)
+        few = (1 - load) * (servers - 1) * (math.sqrt(4 + 5 * servers) - 2) / (16 * servers * load)
+        constant = (1 + min(few, (servers - 1) / (servers + 1))) / 2
+        spread = (self.arrivals + self.answers) / (2 * self.answers + (1 - self.answers) / constant)
+        return waits * math.exp(-(servers - busy) / self.service * self.wait / max(spread, 1e-9))
 
     def need(self, rates):
         """Replicas for each of rising rates; None where that is no fleet."""

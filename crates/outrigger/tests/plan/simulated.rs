@@ -3,38 +3,40 @@
 
 use super::{SCENARIO, plan};
 
-/// Slots of a replica, requests per second in two halves of a day, seconds to the first token that are promised.
-const CASES: [(u32, f64, f64, u32); 20] = [
-    (1, 0.9, 0.5, 4),
-    (1, 1.7, 1.1, 5),
-    (1, 2.6, 2.0, 4),
-    (1, 3.4, 3.1, 5),
-    (1, 0.4, 0.3, 5),
-    (1, 5.1, 4.0, 5),
-    (1, 1.2, 1.2, 4),
-    (2, 1.1, 0.8, 4),
-    (2, 2.3, 1.9, 5),
-    (2, 3.1, 3.1, 4),
-    (2, 4.2, 3.3, 5),
-    (2, 0.9, 0.8, 4),
-    (2, 1.6, 1.5, 5),
-    (2, 5.7, 5.5, 5),
-    (2, 1.7, 1.4, 5),
-    (4, 1.3, 1.0, 5),
-    (4, 2.7, 2.2, 5),
-    (4, 3.9, 3.2, 5),
-    (8, 3.4, 3.3, 5),
-    (8, 3.3, 3.2, 5),
+/// Slots of a replica, requests per second in two halves of a day, seconds to the first token that are promised, and the
+/// variation of answers.
+const CASES: [(u32, f64, f64, u32, f64); 20] = [
+    (1, 0.9, 0.5, 4, 1.0),
+    (1, 1.7, 1.1, 5, 1.0),
+    (1, 2.6, 2.0, 4, 0.5),
+    (1, 3.4, 3.1, 5, 1.0),
+    (1, 0.4, 0.3, 5, 1.0),
+    (1, 5.1, 4.0, 5, 0.3),
+    (1, 1.2, 1.2, 4, 0.8),
+    (2, 1.1, 0.8, 4, 1.0),
+    (2, 2.3, 1.9, 5, 0.3),
+    (2, 3.1, 3.1, 4, 1.2),
+    (2, 4.2, 3.3, 5, 0.5),
+    (2, 0.9, 0.8, 4, 1.5),
+    (2, 1.6, 1.5, 5, 1.0),
+    (2, 5.7, 5.5, 5, 0.8),
+    (2, 1.7, 1.4, 5, 0.5),
+    (4, 1.3, 1.0, 5, 1.0),
+    (4, 2.7, 2.2, 5, 0.3),
+    (4, 3.9, 3.2, 5, 1.2),
+    (8, 3.4, 3.3, 5, 1.0),
+    (8, 3.3, 3.2, 5, 0.5),
 ];
 
 #[test]
 fn cost_is_the_plans_and_the_wait_within_a_tenth() {
     let mut worst: f64 = 0.0;
-    for (slots, high, low, promised) in CASES {
+    for (slots, high, low, promised, cv) in CASES {
         let points = format!("points: [{{ concurrency: {slots}, ttft_ms: 20, tpot_ms: 10 }}] }}");
         let start = SCENARIO.find("points: [").unwrap();
         let end = start + SCENARIO[start..].find('\n').unwrap();
         let scenario = format!("{}{points}{}", &SCENARIO[..start], &SCENARIO[end..])
+            .replace("output_tokens: 200", &format!("output_tokens: {{ mean: 200, cv: {cv} }}"))
             .replace("gpus: 4,", "gpus: 1,")
             .replace("requests_per_second: 20", &format!("requests_per_second: {low}"))
             .replace("requests_per_second: 60", &format!("requests_per_second: {high}"))
@@ -46,7 +48,7 @@ fn cost_is_the_plans_and_the_wait_within_a_tenth() {
         let (cost, wait) = (&found["gpu_usd_per_month"], &found["wait_p95_ms"]);
         let off = |of: &serde_json::Value| of["simulated"].as_f64().unwrap() / of["plan"].as_f64().unwrap() - 1.0;
         println!(
-            "{slots} slots, {high}/s and {low}/s: cost {:+.2} %, wait {wait} {:+.1} %",
+            "{slots} slots, {high}/s and {low}/s, variation {cv}: cost {:+.2} %, wait {wait} {:+.1} %",
             off(cost) * 1e2,
             off(wait) * 1e2
         );

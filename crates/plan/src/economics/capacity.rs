@@ -23,8 +23,10 @@ pub struct Fit {
     pub service_s: f64,
     /// What the objective leaves for waiting.
     pub wait_s: f64,
-    /// Half the sum of the squared variations of arrivals and of service.
-    pub spread: f64,
+    /// Standard deviation over mean, of the times between arrivals.
+    pub arrival_cv: f64,
+    /// The same, of the service.
+    pub service_cv: f64,
 }
 
 /// Replicas by level of demand, levels by rising rate.
@@ -56,9 +58,9 @@ impl Fit {
         let (slots, ttft_ms, tpot_ms) = slots(profile, slo)?;
         let output = demand.output_milli as f64 / 1_000.0;
         let service_s = (ttft_ms + tpot_ms * (output - 1.0).max(0.0)) / 1_000.0;
-        let varied = demand.output_cv * tpot_ms * output / 1_000.0 / service_s;
-        let spread = f64::midpoint(demand.arrival_cv * demand.arrival_cv, varied * varied);
-        Some(Self { slots, ttft_ms, tpot_ms, service_s, wait_s: (slo.ttft_ms - ttft_ms) / 1_000.0, spread })
+        let wait_s = (slo.ttft_ms - ttft_ms) / 1_000.0;
+        let service_cv = demand.output_cv * tpot_ms * output / 1_000.0 / service_s;
+        Some(Self { slots, ttft_ms, tpot_ms, service_s, wait_s, arrival_cv: demand.arrival_cv, service_cv })
     }
 
     /// The fewest replicas, from `at_least` on, with which 95 of 100 requests start in time. None at no load; `None`
@@ -107,7 +109,7 @@ impl Fit {
     /// The wait that a share of requests is longer than, with this many slots; none where fewer wait at all.
     pub fn wait_exceeded_by(&self, share: f64, busy: f64, slots: u32) -> f64 {
         let waits = self.waits_longer(busy, slots, 0.0);
-        let each = self.spread * self.service_s / (f64::from(slots) - busy).max(1e-12);
+        let each = self.spread(busy, slots) * self.service_s / (f64::from(slots) - busy).max(1e-12);
         ((waits / share).ln() * each).max(0.0)
     }
 
@@ -119,7 +121,20 @@ impl Fit {
         }
         let blocked = (1..=slots).fold(1.0, |blocked, i| busy * blocked / (f64::from(i) + busy * blocked));
         let waits = servers * blocked / (servers - busy * (1.0 - blocked));
-        waits * (-(servers - busy) / self.service_s * wait_s / self.spread.max(1e-9)).exp()
+        waits * (-(servers - busy) / self.service_s * wait_s / self.spread(busy, slots).max(1e-9)).exp()
+    }
+
+    /// How much longer waits are than with exponential arrivals and answers.
+    ///
+    /// With many servers a wait ends when the first of them is free, which has little to do with how much answers vary: at
+    /// low load and constant answers it is c/(c + 1) of the exponential one's, and not a half of it. Kimura's formula
+    /// (Management Science 32, 1986) goes between the two by what Cosmetatos found for constant answers (INFOR 14, 1976).
+    fn spread(&self, busy: f64, slots: u32) -> f64 {
+        let (servers, arrivals, service) = (f64::from(slots), self.arrival_cv.powi(2), self.service_cv.powi(2));
+        let load = (busy / servers).clamp(1e-9, 1.0);
+        let few = (1.0 - load) * (servers - 1.0) * ((4.0 + 5.0 * servers).sqrt() - 2.0) / (16.0 * servers * load);
+        let constant = f64::midpoint(1.0, few.min((servers - 1.0) / (servers + 1.0)));
+        (arrivals + service) / (2.0 * service + (1.0 - service) / constant)
     }
 }
 

@@ -19,7 +19,8 @@ fn the_largest_concurrency_within_both_objectives() {
 /// M/M/c from the textbook: c = 2, a = 1 gives C = 1/3.
 #[test]
 fn erlang_c_is_the_textbooks() {
-    let fit = Fit { slots: 1, ttft_ms: 0.0, tpot_ms: 0.0, service_s: 1.0, wait_s: 0.0, spread: 1.0 };
+    let fit =
+        Fit { slots: 1, ttft_ms: 0.0, tpot_ms: 0.0, service_s: 1.0, wait_s: 0.0, arrival_cv: 1.0, service_cv: 1.0 };
     assert!((fit.waits_longer(1.0, 2, 0.0) - 1.0 / 3.0).abs() < 1e-12);
     assert!((fit.waits_longer(1.0, 2, 2.0) - (-2.0_f64).exp() / 3.0).abs() < 1e-12);
     assert!((fit.waits_longer(2.0, 2, 5.0) - 1.0).abs() < 1e-12);
@@ -60,7 +61,8 @@ fn machines_are_whole_and_no_fewer_than_can_be_rented() {
 
 #[test]
 fn many_rates_need_what_each_of_them_needs() {
-    let fit = Fit { slots: 3, ttft_ms: 100.0, tpot_ms: 20.0, service_s: 2.0, wait_s: 0.7, spread: 0.9 };
+    let fit =
+        Fit { slots: 3, ttft_ms: 100.0, tpot_ms: 20.0, service_s: 2.0, wait_s: 0.7, arrival_cv: 1.1, service_cv: 0.8 };
     let rates: Vec<f64> = (0..4_000).map(|i| f64::from(i * i) / 4e5).collect();
     let mut least = 0;
     let one_by_one = rates.iter().map(|rate| {

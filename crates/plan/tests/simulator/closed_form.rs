@@ -23,8 +23,7 @@ fn ratio(slots: u32, load: f64, cv: f64, n: usize) -> f64 {
     let report = run(&setup, arrivals);
     assert_eq!((report.failed, report.requests), (0, n as u64));
     let service_s = work / n as f64;
-    let spread = f64::midpoint(1.0, cv * cv);
-    let fit = Fit { slots, ttft_ms: 0.0, tpot_ms: 1.0, service_s, wait_s: 0.0, spread };
+    let fit = Fit { slots, ttft_ms: 0.0, tpot_ms: 1.0, service_s, wait_s: 0.0, arrival_cv: 1.0, service_cv: cv };
     report.wait_ms.p95 / 1e3 / fit.wait_exceeded_by(0.05, work / at, slots)
 }
 
@@ -46,7 +45,30 @@ fn the_p95_of_the_wait_is_the_closed_forms_within_a_tenth() {
         (16, 0.9),
         (32, 0.9),
     ];
-    let varied = [(1, 0.6, 0.5), (1, 0.7, 0.7), (2, 0.7, 0.7), (4, 0.8, 0.8), (8, 0.85, 0.8), (1, 0.6, 1.2)];
+    let varied = [
+        (1, 0.6, 0.5),
+        (1, 0.7, 0.7),
+        (1, 0.6, 1.2),
+        (2, 0.7, 0.3),
+        (2, 0.7, 0.7),
+        (2, 0.7, 1.5),
+        (4, 0.8, 0.3),
+        (4, 0.8, 0.8),
+        (8, 0.85, 0.3),
+        (8, 0.85, 0.5),
+        (8, 0.85, 0.8),
+        (8, 0.85, 1.2),
+        (8, 0.85, 1.5),
+        (16, 0.9, 0.3),
+        (16, 0.9, 0.5),
+        (16, 0.9, 1.5),
+        (32, 0.9, 0.3),
+        (32, 0.9, 0.5),
+        (32, 0.9, 1.2),
+        (64, 0.93, 0.3),
+        (64, 0.93, 0.5),
+        (64, 0.93, 1.5),
+    ];
     let cases = exponential.map(|(slots, load)| (slots, load, 1.0)).into_iter().chain(varied);
     let mut worst: f64 = 0.0;
     let mut count = 0;

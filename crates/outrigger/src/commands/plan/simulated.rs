@@ -8,7 +8,7 @@
 
 use std::{fmt::Write as _, path::Path, sync::Arc};
 
-use outrigger_core::fleet::ModelId;
+use outrigger_core::{fleet::ModelId, units::NanoUsd};
 use outrigger_plan::{
     economics::{Demand, Machines, Stage, cents, closed_wait_p95, dollars, stages},
     sim::{self, Curve, Engine, Report, SCRAPE_EVERY, Setup},
@@ -29,9 +29,26 @@ struct Played {
     /// Seconds.
     closed_p95: f64,
     /// Of GPUs, for a month.
-    planned_usd: outrigger_core::units::NanoUsd,
-    simulated_usd: outrigger_core::units::NanoUsd,
+    planned_usd: NanoUsd,
+    simulated_usd: NanoUsd,
+    bursts: Option<Bursts>,
     notes: Vec<&'static str>,
+}
+
+/// What is rented above the bases, in machine-hours of a month.
+struct Bursts {
+    planned: f64,
+    simulated: f64,
+}
+
+impl Bursts {
+    /// `None` without bursts, or where machines of different prices serve them, so that money does not say how many hours.
+    fn of(stages: &[Stage], planned: NanoUsd, simulated: NanoUsd) -> Option<Self> {
+        let mut prices = stages.iter().filter_map(|stage| Some(stage.burst.as_ref()?.usd_per_hour_each));
+        let price = prices.next().filter(|price| price.0 > 0 && prices.all(|other| other == *price))?;
+        let hours = |usd: NanoUsd| usd.as_usd() / price.as_usd();
+        Some(Self { planned: hours(planned), simulated: hours(simulated) })
+    }
 }
 
 pub(super) fn answer(planned: &Planned, args: &Args) -> Result<Exit, Failed> {
@@ -54,7 +71,8 @@ pub(super) fn answer(planned: &Planned, args: &Args) -> Result<Exit, Failed> {
     let mut notes = Vec::new();
     if stages.iter().any(|stage| stage.burst.is_some()) {
         notes.push(
-            "bursts: the plan knows the demand and pays by the second; the simulated pool follows it, by the hour",
+            "bursts: the plan knows the demand and pays by the second. The pool is rented by the hour once requests find no \
+             room, and kept for an hour after nine tenths of the base would have held all that ran at once",
         );
     }
     if (planned.scenario.demand.arrival_cv - 1.0).abs() > 1e-9 {
@@ -63,11 +81,13 @@ pub(super) fn answer(planned: &Planned, args: &Args) -> Result<Exit, Failed> {
     if !planned.scenario.commitments.is_empty() {
         notes.push("commitments: machines that are committed are played at the price of those rented beside them");
     }
+    let simulated_usd = NanoUsd::from_usd(gpu).unwrap_or_default();
     let played = Played {
         id: choice.id.clone(),
         closed_p95: closed_wait_p95(&stages),
         planned_usd: done.on_demand + done.reserved,
-        simulated_usd: outrigger_core::units::NanoUsd::from_usd(gpu).unwrap_or_default(),
+        simulated_usd,
+        bursts: Bursts::of(&stages, done.on_demand, simulated_usd - done.reserved),
         report,
         shortened,
         notes,
@@ -233,6 +253,9 @@ fn words(played: &Played) -> String {
     let _ = writeln!(out, "{:<28} {:>16} {:>16}", "", "plan", "simulated");
     let (a, b) = (dollars(played.planned_usd), dollars(played.simulated_usd));
     let _ = writeln!(out, "{:<28} {a:>16} {b:>16}", "GPUs rented, a month");
+    if let Some(Bursts { planned, simulated }) = played.bursts {
+        let _ = writeln!(out, "{:<28} {planned:>14.0} h {simulated:>14.0} h", "  machine-hours of bursts");
+    }
     let (a, b) = (played.closed_p95 * 1e3, report.wait_ms.p95);
     let _ = writeln!(out, "{:<28} {a:>13.0} ms {b:>13.0} ms", "wait p95");
     let _ = writeln!(out, "{:<28} {:>16} {:>13.0} ms", "time to first token p95", "", report.ttft_ms.p95);
@@ -243,13 +266,14 @@ fn words(played: &Played) -> String {
 }
 
 fn as_json(played: &Played) -> Value {
-    let Played { id, report, .. } = played;
+    let Played { id, report, bursts, .. } = played;
     json!({
         "option": id,
         "requests": report.requests,
         "failed": report.failed,
         "part_of_each_level": played.shortened,
         "gpu_usd_per_month": { "plan": usd(played.planned_usd), "simulated": cents(played.simulated_usd) as f64 / 100.0 },
+        "burst_machine_hours_per_month": bursts.as_ref().map(|b| json!({ "plan": b.planned, "simulated": b.simulated })),
         "wait_p95_ms": { "plan": played.closed_p95 * 1e3, "simulated": report.wait_ms.p95 },
         "ttft_p95_ms": report.ttft_ms.p95,
         "spilled": report.spilled,
