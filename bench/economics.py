@@ -347,7 +347,8 @@ class Plan:
         liability, held, shares, chosen = 0, {}, [], []
         if kind == "today":
             for pool in self.today.get("pools", []):
-                out["on_demand"] += self.pool_price(pool) * pool["gpus"] * HOURS
+                each = nearest(Fraction(self.pool_price(pool) * factors["price"], 1000))
+                out["on_demand"] += each * pool["gpus"] * HOURS
             if "hosted" in self.today:
                 out["tokens"] = self.tokens(self.today["hosted"], factors)
             shares = self.shares_today()

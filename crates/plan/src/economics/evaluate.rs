@@ -287,8 +287,9 @@ impl<'w, 'a> Work<'w, 'a> {
         let mut parts = Vec::new();
         for pool in &scenario.today.pools {
             let gpu_hours = u128::from(pool.gpus) * u128::from(MONTH_HOURS);
-            self.done.on_demand += scaled(pool.usd_per_gpu_hour, gpu_hours, 1);
-            self.on_demand.push(format!("{} * {} * {MONTH_HOURS}", pool.gpus, usd(pool.usd_per_gpu_hour)));
+            let price = scaled(pool.usd_per_gpu_hour, u128::from(self.factors().price), 1_000);
+            self.done.on_demand += scaled(price, gpu_hours, 1);
+            self.on_demand.push(format!("{} * {} * {MONTH_HOURS}", pool.gpus, usd(price)));
             *self.done.gpus.entry(pool.cloud.clone()).or_default() += pool.gpus;
             parts.push((Place { cloud: &pool.cloud, egress: &pool.egress }, u64::from(pool.gpus)));
         }

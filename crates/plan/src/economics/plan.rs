@@ -223,16 +223,13 @@ fn explain_losses(verdict: &Verdict, choices: &mut [Choice]) {
             (Some(why), _) => why.clone(),
             (None, Some((rule, why))) => format!("{}: {why}", rule.as_str()),
             (None, None) if choice.id == best_id => "chosen".to_owned(),
-            (None, None) => {
-                format!("{} a month more than {best_id}, the move included", dollars(choice.all_in - best))
-            }
+            (None, None) => format!("{} dearer than {best_id}", dollars(choice.all_in - best)),
         };
         let Some(done) = choice.evaluated.as_ref().filter(|_| choice.kind == Kind::Pattern2) else { continue };
         let cheaper =
             choice.design.legs.iter().filter_map(|leg| single.get(&leg.cloud)).min_by_key(|(_, total)| *total);
         if let Some((id, total)) = cheaper.filter(|(_, total)| *total < done.total) {
-            choice.reason +=
-                &format!("; {} dearer than all of it in the cheaper cloud ({id})", dollars(done.total - *total));
+            choice.reason += &format!("; {} dearer than the cheaper cloud alone ({id})", dollars(done.total - *total));
         }
     }
 }

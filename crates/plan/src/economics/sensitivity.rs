@@ -29,7 +29,7 @@ impl Input {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Load => "load",
-            Self::OnDemandPrice => "on-demand and token prices",
+            Self::OnDemandPrice => "on-demand and token price",
             Self::ReservedPrice => "reserved price",
             Self::Egress => "egress",
             Self::People => "people",
@@ -99,7 +99,7 @@ pub(super) fn flips(world: &World<'_>, today: &Choice, choice: &Choice) -> Vec<F
     };
     let is_other = |input: Input, at: u32| {
         let factors = input.at(at);
-        // Today's own pools are what they are, at their price; its people, tokens and egress move with the input.
+        // Today has as many GPUs as it has; their price, people, tokens and egress move with the input.
         let (then, now) = (all_in(choice, factors, Some(&done.bases)), all_in(today, factors, None));
         then.zip(now).is_none_or(|(then, now)| (then < now) != is_worth)
     };

@@ -67,11 +67,13 @@ fn decisive(scenario: &Scenario, plan: &Plan, watched: &Choice) -> Vec<String> {
     let today = &plan.choices[0];
     let bases = watched.evaluated.as_ref().map(|done| done.bases.clone()).unwrap_or_default();
     let turns = |changed: &Scenario| {
-        let ask = Ask { bases: Some(&bases), formulas: false, ..Ask::default() };
         let world = World::new(changed);
-        let cost = world.evaluate(&watched.design, ask);
-        let cost = cost.map(|done| done.total + over_horizon(done.one_time, scenario.horizon_months));
-        cost.is_ok_and(|cost| (cost < today.all_in) != (watched.all_in < today.all_in))
+        let all_in = |design, bases| {
+            let done = world.evaluate(design, Ask { bases, formulas: false, ..Ask::default() }).ok()?;
+            Some(done.total + over_horizon(done.one_time, scenario.horizon_months))
+        };
+        let both = all_in(&watched.design, Some(&bases[..])).zip(all_in(&today.design, None));
+        both.is_some_and(|(then, now)| (then < now) != (watched.all_in < today.all_in))
     };
     let fifth = |price: NanoUsd, part: u128| scaled(price, part, 10);
     let turned = |change: &dyn Fn(&mut Scenario, u128)| {
@@ -84,7 +86,14 @@ fn decisive(scenario: &Scenario, plan: &Plan, watched: &Choice) -> Vec<String> {
     let mut named = Vec::new();
     for cloud in watched.design.clouds() {
         let row = &scenario.clouds[cloud];
-        let change = |to: &mut Scenario, part| to.clouds[cloud].usd_per_hour = fifth(row.usd_per_hour, part);
+        let each = NanoUsd(row.usd_per_hour.0 / i64::from(row.instance_gpus.max(1)));
+        let change = |to: &mut Scenario, part| {
+            to.clouds[cloud].usd_per_hour = fifth(row.usd_per_hour, part);
+            // Where today's pools are paid by the same list.
+            let pools = to.today.pools.iter_mut();
+            let listed = pools.filter(|pool| pool.cloud == row.cloud && pool.usd_per_gpu_hour == each);
+            listed.for_each(|pool| pool.usd_per_gpu_hour = fifth(each, part));
+        };
         if !row.as_of.is_empty() && turned(&change) {
             named.push(format!("{}, {} of {}", row.source, super::dollars(row.usd_per_hour), row.as_of));
         }

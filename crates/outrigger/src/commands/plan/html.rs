@@ -9,7 +9,7 @@ use outrigger_plan::economics::{Choice, Evaluated, dollars};
 use plotters::prelude::*;
 
 use super::{
-    Planned,
+    Planned, options,
     words::{self, lines},
 };
 
@@ -33,7 +33,7 @@ pub(super) fn page(planned: &Planned) -> String {
     let verdict = &planned.plan.verdict;
     let answer =
         if verdict.worth_it { format!("Worth it: {}", escaped(&verdict.option)) } else { "Not worth it".into() };
-    let why: String = verdict.why.iter().map(|why| format!("<li>{}</li>", escaped(why))).collect();
+    let why: String = words::reasons(&planned.plan).iter().map(|why| format!("<li>{}</li>", escaped(why))).collect();
     let mut body = format!("<h1>{name}</h1><p class=\"answer\">{answer}</p><ul>{why}</ul>");
     let options = drawn(planned);
     body += &figure("What a month is made of", 40 + 30 * options.len() as u32, |svg, size| bars(svg, size, &options));
@@ -52,7 +52,8 @@ pub(super) fn page(planned: &Planned) -> String {
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}.answer{font-size:1.25em;font-weight:600}\
 table{border-collapse:collapse;font-size:.9em}td,th{padding:.25em .7em;text-align:right;border-bottom:1px solid #eee;vertical-align:top}\
-td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}svg{max-width:100%;height:auto}\
+td,th{white-space:nowrap}td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}\
+td:last-child{white-space:normal}tr.chosen{font-weight:600;background:#f2f8f2}svg{max-width:100%;height:auto}\
 pre{overflow-x:auto;font-size:.8em;background:#f7f7f7;padding:1em}";
 
 /// Today, then the cheapest of what can be priced.
@@ -205,7 +206,7 @@ fn table(planned: &Planned) -> String {
         "<h2>Every option</h2><table><tr><th>option</th><th>a month</th><th>saves</th><th>p10</th><th>p90</th>\
                    <th>to get there</th><th>payback</th><th>why not</th></tr>"
             .to_owned();
-    for choice in &planned.plan.choices {
+    for choice in options::sorted(&planned.plan) {
         let id = escaped(&choice.id);
         let reason = escaped(&choice.reason);
         let Some(done) = &choice.evaluated else {
@@ -213,12 +214,13 @@ fn table(planned: &Planned) -> String {
             continue;
         };
         let saves = choice.savings.get("today").map_or_else(String::new, |saved| dollars(*saved));
-        let payback = choice.payback_months.map_or_else(String::new, |months| format!("{months} months"));
+        let payback = choice.payback_months.map_or_else(String::new, |months| format!("{months} mo"));
+        let class = if choice.id == planned.plan.verdict.option { " class=\"chosen\"" } else { "" };
         let (low, high) = (dollars(choice.range.0), dollars(choice.range.1));
         let (total, once) = (dollars(done.total), dollars(done.one_time));
         let _ = write!(
             out,
-            "<tr><td>{id}</td><td>{total}</td><td>{saves}</td><td>{low}</td><td>{high}</td><td>{once}</td>\
+            "<tr{class}><td>{id}</td><td>{total}</td><td>{saves}</td><td>{low}</td><td>{high}</td><td>{once}</td>\
              <td>{payback}</td><td>{reason}</td></tr>"
         );
     }

@@ -4,6 +4,7 @@ mod diff;
 mod html;
 mod json;
 mod optimum;
+mod options;
 mod outside;
 mod simulated;
 mod words;

@@ -5,29 +5,29 @@ use std::fmt::Write as _;
 use outrigger_core::units::NanoUsd;
 use outrigger_plan::economics::{Choice, Evaluated, Flip, Plan, WrongIf, dollars};
 
-use super::{super::name_column, Planned};
+use super::{Planned, options};
 
 pub(super) fn plan(planned: &Planned) -> String {
     let Planned { scenario, plan, stale, as_of } = planned;
     let mut out = format!("{}, on {as_of}; a month is 730 hours\n\n", scenario.name);
     out += &today(plan);
-    out += &table(plan);
     out += &verdict(planned);
-    for edge in &plan.mitigations {
-        let (gb, usd) = (edge.gb, dollars(edge.usd));
-        let _ = writeln!(out, "\negress of {} from {} to {}: {gb:.0} GB, {usd}", edge.edge, edge.from, edge.to);
-        for (way, says) in &edge.ways {
-            let _ = writeln!(out, "  {way:<18} {says}");
-        }
+    out += "\n";
+    out += &options::table(plan, scenario.horizon_months);
+    out += "\n";
+    out += &options::machines(plan);
+    let watched = plan.verdict.challenger.as_deref().and_then(|id| plan.choice(id));
+    if let Some((choice, done)) = watched.and_then(|choice| Some((choice, choice.evaluated.as_ref()?))) {
+        out += &about(choice, done, scenario.horizon_months);
     }
-    let watched = plan.verdict.challenger.as_deref().unwrap_or("today");
-    let wrong: Vec<String> = plan.wrong_if.iter().map(wrong_if).collect();
-    if !wrong.is_empty() {
-        let _ = writeln!(out, "\n{watched} is wrong by more than 10 % if {}", wrong.join("; if "));
+    out += &egress(plan);
+    out += &wrong_if(plan);
+    let _ = writeln!(out, "\nnot included");
+    for what in &plan.not_included {
+        let _ = writeln!(out, "  {what}");
     }
-    let _ = writeln!(out, "\nnot included: {}", plan.not_included.join("; "));
     let oldest = stale.oldest.as_ref().map_or_else(String::new, |o| format!("; the oldest that moves the total: {o}"));
-    let _ = writeln!(out, "{} of {} prices older than 30 days{oldest}", stale.older, stale.of);
+    let _ = writeln!(out, "\n{} of {} prices older than 30 days{oldest}", stale.older, stale.of);
     for row in &stale.decisive {
         let _ = writeln!(out, "a fifth more or less of this price would change the answer: {row}");
     }
@@ -36,6 +36,30 @@ pub(super) fn plan(planned: &Planned) -> String {
     }
     out
 }
+
+/// The ways to pay less for what leaves a cloud, edge by edge.
+fn egress(plan: &Plan) -> String {
+    let mut out = String::new();
+    let mut stay = None;
+    for edge in &plan.mitigations {
+        let (gb, usd) = (edge.gb, dollars(edge.usd));
+        let _ = writeln!(out, "\negress of {}, {} to {}: {gb:.0} GB, {usd}", edge.edge, edge.from, edge.to);
+        for (way, says) in &edge.ways {
+            // The same for every edge.
+            if *way == STAY {
+                stay = Some(says);
+                continue;
+            }
+            let _ = writeln!(out, "  {way:<18} {says}");
+        }
+    }
+    if let Some(says) = stay {
+        let _ = writeln!(out, "\nto pay for no egress between clouds, {STAY}: {says}");
+    }
+    out
+}
+
+const STAY: &str = "stay single-cloud";
 
 /// The bill by line, and what of the invoice it does not explain.
 fn today(plan: &Plan) -> String {
@@ -73,77 +97,33 @@ pub(super) fn lines(done: &Evaluated) -> [(&'static str, NanoUsd); 8] {
     ]
 }
 
-fn table(plan: &Plan) -> String {
-    let width = name_column(plan.choices.iter().map(|choice| choice.id.as_str()));
-    let mut out = format!(
-        "{:<width$} {:>15} {:>15} {:>27} {:>13} {:>8} {:>13} {:>8}  GPUs; why not\n",
-        "option", "$ a month", "saves", "p10 to p90", "egress", "survives", "to get there", "payback"
-    );
-    for choice in &plan.choices {
-        let Some(done) = &choice.evaluated else {
-            let _ = writeln!(out, "{:<width$} {:>15}  {}", choice.id, "-", choice.reason);
-            continue;
-        };
-        let range = format!("{} to {}", short(choice.range.0), short(choice.range.1));
-        let worst = done.survives.values().copied().fold(f64::INFINITY, f64::min);
-        let survives = if worst.is_finite() { format!("{:.0} %", worst * 100.0) } else { "-".to_owned() };
-        let saves = choice.savings.get("today").map_or_else(|| "-".to_owned(), |saved| dollars(*saved));
-        let payback = choice.payback_months.map_or_else(|| "-".to_owned(), |months| format!("{months} mo"));
-        let _ = writeln!(
-            out,
-            "{:<width$} {:>15} {saves:>15} {range:>27} {:>13} {survives:>8} {:>13} {payback:>8}  {}",
-            choice.id,
-            dollars(done.total),
-            dollars(done.egress + done.weights),
-            dollars(done.one_time),
-            said(choice, done),
-        );
-    }
-    out + "\n"
-}
-
-fn short(amount: NanoUsd) -> String {
-    dollars(NanoUsd(amount.0 / 1_000_000_000 * 1_000_000_000)).trim_end_matches(".00").to_owned()
-}
-
-fn said(choice: &Choice, done: &Evaluated) -> String {
-    let gpus = |(cloud, gpus): (&String, &u32)| match done.reserved_gpus.get(cloud) {
-        Some(reserved) if *reserved > 0 => format!("{cloud} {gpus} ({reserved} reserved)"),
-        _ => format!("{cloud} {gpus}"),
-    };
-    let gpus: Vec<String> = done.gpus.iter().map(gpus).collect();
-    let gpus = if gpus.is_empty() { "none".to_owned() } else { gpus.join(", ") };
-    if choice.reason.is_empty() { gpus } else { format!("{gpus}; {}", choice.reason) }
-}
-
 fn verdict(planned: &Planned) -> String {
-    let Planned { scenario, plan, .. } = planned;
-    let verdict = &plan.verdict;
+    let verdict = &planned.plan.verdict;
     let mut out = String::new();
     let head = if verdict.worth_it { format!("worth it: {}", verdict.option) } else { "not worth it".to_owned() };
     let _ = writeln!(out, "{head}");
-    for why in &verdict.why {
+    for why in reasons(&planned.plan) {
         let _ = writeln!(out, "  {why}");
     }
+    out
+}
+
+/// Why the verdict is what it is, which rules fired, from which spend on, and what would turn it.
+pub(super) fn reasons(plan: &Plan) -> Vec<String> {
+    let verdict = &plan.verdict;
+    let mut reasons = verdict.why.clone();
     if !verdict.rules.is_empty() {
         let rules: Vec<&str> = verdict.rules.iter().map(|rule| rule.as_str()).collect();
-        let _ = writeln!(out, "  rules: {}", rules.join(", "));
+        reasons.push(format!("rules: {}", rules.join(", ")));
     }
     if let (Some(spend), Some(challenger)) = (verdict.break_even, &verdict.challenger) {
-        let spend = dollars(spend);
-        let _ = writeln!(out, "  {challenger} pays from a spend of {spend} a month on (people apart)");
+        reasons.push(format!("{challenger} pays from a spend of {} a month on (people apart)", dollars(spend)));
     }
-    match plan.flips.first() {
-        Some(flip) => {
-            let _ = writeln!(out, "  the answer turns if {}", flipped(*flip));
-        }
-        None => out += "  no single input between a hundredth and five times its value turns the answer\n",
-    }
-    let watched = verdict.challenger.as_deref().and_then(|id| plan.choice(id));
-    if let Some((choice, done)) = watched.and_then(|choice| Some((choice, choice.evaluated.as_ref()?))) {
-        out += &about(choice, done, scenario.horizon_months);
-    }
-    out
+    reasons.push(match plan.flips.first() {
+        Some(flip) => format!("the answer turns if the {}", flipped(*flip)),
+        None => "no single input between a hundredth and five times its value turns the answer".to_owned(),
+    });
+    reasons
 }
 
 /// What a decision wants to know of one option.
@@ -179,19 +159,26 @@ fn about(choice: &Choice, done: &Evaluated, months: u32) -> String {
     out
 }
 
-fn percent(thousandths: u32) -> String {
-    format!("{:+.1} %", f64::from(thousandths) / 10.0 - 100.0)
-}
-
 fn flipped(flip: Flip) -> String {
-    format!("{} changes by {}", flip.input.as_str(), percent(flip.at))
+    let how = if flip.at < 1_000 { "falls" } else { "rises" };
+    format!("{} {how} by {}", flip.input.as_str(), amount(flip.at))
 }
 
-fn wrong_if(wrong: &WrongIf) -> String {
-    let ends = [
-        wrong.below.map(|at| format!("below {}", percent(at))),
-        wrong.above.map(|at| format!("above {}", percent(at))),
-    ];
-    let ends: Vec<String> = ends.into_iter().flatten().collect();
-    format!("{} is {}", wrong.input.as_str(), ends.join(" or "))
+fn wrong_if(plan: &Plan) -> String {
+    if plan.wrong_if.is_empty() {
+        return String::new();
+    }
+    let watched = plan.verdict.challenger.as_deref().unwrap_or("today");
+    let mut out = format!("\n{watched} is wrong by more than 10 % if\n");
+    for WrongIf { input, below, above } in &plan.wrong_if {
+        let ends = [("falls", *below), ("rises", *above)];
+        let ends = ends.into_iter().filter_map(|(how, at)| Some(format!("{how} by {}", amount(at?))));
+        let _ = writeln!(out, "  {:<28} {}", input.as_str(), ends.collect::<Vec<_>>().join(" or "));
+    }
+    out
+}
+
+/// The change to so many thousandths, without its sign.
+fn amount(thousandths: u32) -> String {
+    format!("{:.1} %", (f64::from(thousandths) / 10.0 - 100.0).abs())
 }
