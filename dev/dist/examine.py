@@ -18,7 +18,7 @@ import tomllib
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-EXPECTED = """outrigger LICENSE README.md CHANGELOG.md THIRD-PARTY.txt sbom.cdx.json fleet.schema.json
+EXPECTED = """outrigger LICENSE README.md CHANGELOG.md THIRD-PARTY.txt sbom.cdx.json fleet.schema.json scenario.schema.json
 completions/outrigger completions/_outrigger completions/outrigger.fish man/man1/outrigger.1 man/man1/outrigger-serve.1
 deploy/systemd/outrigger.socket deploy/systemd/outrigger@.service deploy/container/Dockerfile
 deploy/prometheus/outrigger.rules.yaml
@@ -111,7 +111,8 @@ def main():
         binary = read("outrigger")
         examine_binary(binary)
         components, tree, said = examine_sbom(read("sbom.cdx.json").decode(), binary, repository, target)
-        expect(read("fleet.schema.json") == (repository / "fleet.schema.json").read_bytes(), "another fleet.schema.json")
+        for schema in ("fleet.schema.json", "scenario.schema.json"):
+            expect(read(schema) == (repository / schema).read_bytes(), f"another {schema}")
         expect(b"Permission is hereby granted" in read("THIRD-PARTY.txt"), "no licence texts in THIRD-PARTY.txt")
     for fault in faults:
         print(fault)

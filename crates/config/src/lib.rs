@@ -44,7 +44,7 @@ use self::{
 pub use self::{
     fault::{Code, Fault, Severity},
     scenario::{LoadedScenario, Outside as ScenarioOutside, TraceShape, load_scenario, scenario_from_str},
-    schema::{json_schema, json_schema_text},
+    schema::{json_schema, json_schema_text, scenario_schema_text},
 };
 
 /// A fleet file is written by hand; one of this size is something else.

@@ -38,6 +38,11 @@ pub fn json_schema_text() -> String {
     format!("{:#}\n", json_schema())
 }
 
+/// The text of `scenario.schema.json`.
+pub fn scenario_schema_text() -> String {
+    format!("{:#}\n", scenario_schema())
+}
+
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(tidy),

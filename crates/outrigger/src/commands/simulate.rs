@@ -1,6 +1,6 @@
 //! `outrigger simulate`: what fleets would do with a trace, by the code that decides in the live gateway.
 
-mod engines;
+pub(super) mod engines;
 mod grid;
 mod html;
 mod input;

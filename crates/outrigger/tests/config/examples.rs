@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use outrigger::config::{json_schema_text, load};
+use outrigger::config::{json_schema_text, load, scenario_schema_text};
 
 fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
@@ -30,4 +30,9 @@ fn the_committed_schema_is_current() {
     let committed = fs::read_to_string(root().join("fleet.schema.json")).unwrap_or_default();
     let current = json_schema_text();
     assert!(committed == current, "run: cargo run -p outrigger -- schema > fleet.schema.json");
+    let committed = fs::read_to_string(root().join("scenario.schema.json")).unwrap_or_default();
+    let current = scenario_schema_text();
+    assert!(committed == current, "run: cargo run -p outrigger -- schema --scenario > scenario.schema.json");
+    let sample = fs::read_to_string(root().join("examples/scenarios/chat.yaml")).unwrap();
+    assert!(sample.starts_with("# yaml-language-server: $schema=../../scenario.schema.json\n"), "{sample}");
 }

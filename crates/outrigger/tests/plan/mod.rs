@@ -3,6 +3,7 @@
 
 mod explain;
 mod inputs;
+mod of_fleet;
 mod optimize;
 mod refused;
 mod reports;

@@ -223,6 +223,7 @@ fn explain_losses(verdict: &Verdict, choices: &mut [Choice]) {
             (Some(why), _) => why.clone(),
             (None, Some((rule, why))) => format!("{}: {why}", rule.as_str()),
             (None, None) if choice.id == best_id => "chosen".to_owned(),
+            (None, None) if choice.all_in == best => format!("costs the same as {best_id}"),
             (None, None) => format!("{} dearer than {best_id}", dollars(choice.all_in - best)),
         };
         let Some(done) = choice.evaluated.as_ref().filter(|_| choice.kind == Kind::Pattern2) else { continue };

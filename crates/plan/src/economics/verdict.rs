@@ -180,6 +180,9 @@ fn words(
                 why.push("at this load tokens are simply cheaper than GPUs".to_owned());
             }
         }
+        Some(best) if best.all_in == today.all_in => {
+            why.push(format!("the best change, {}, costs the same as today", best.id));
+        }
         Some(best) => {
             let more = best.all_in - today.all_in;
             why.push(format!(

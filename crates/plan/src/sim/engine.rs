@@ -64,6 +64,11 @@ impl Curve {
         )
     }
 
+    /// Seconds to the first token of a prompt, and to each one after it, with so many running.
+    pub fn speeds(&self, running: usize, prompt: u64) -> (f64, f64) {
+        (self.first_token(running, prompt), self.pace(running))
+    }
+
     fn pace(&self, running: usize) -> f64 {
         self.seconds_per_token[running.clamp(1, self.slots()) - 1]
     }

@@ -3,6 +3,7 @@
 mod diff;
 mod html;
 mod json;
+mod of_fleet;
 mod optimum;
 mod options;
 mod outside;
@@ -15,17 +16,30 @@ use std::{
 };
 
 use jiff::civil::Date;
-use outrigger_config::load_scenario;
+use outrigger_config::{load_scenario, scenario_from_str};
 use outrigger_plan::economics::{self, Book, Plan, Scenario, Staleness};
 
 use super::{Exit, colour_on_stderr, input::Failed, values, write_out};
+use crate::config;
 
 /// Price today's fleet and the ways to change it, and say whether one is worth it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The scenario: demand, model, clouds, today's fleet and its bill (examples/scenarios/chat.yaml is a complete one).
-    #[arg(long, value_name = "FILE", required_unless_present = "diff")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["diff", "fleet"])]
     scenario: Option<PathBuf>,
+    /// Instead of a scenario: the fleet file, with the requests that it served. What it does not say is left out.
+    #[arg(long, value_name = "FILE", requires = "trace", conflicts_with_all = ["scenario", "diff"])]
+    fleet: Option<PathBuf>,
+    /// With --fleet: the request log, or any trace that `outrigger simulate` reads.
+    #[arg(long, value_name = "FILE", requires = "fleet")]
+    trace: Option<PathBuf>,
+    /// With --fleet: the model to plan for, where it has several.
+    #[arg(long, value_name = "NAME", requires = "fleet")]
+    model: Option<String>,
+    /// With --fleet: write the scenario that was made of it, to be completed and planned again.
+    #[arg(long, value_name = "FILE", requires = "fleet")]
+    save_scenario: Option<PathBuf>,
     /// More prices, as `outrigger prices import` prints them; they win over the built-in ones.
     #[arg(long, value_name = "FILE")]
     prices: Vec<PathBuf>,
@@ -59,12 +73,6 @@ pub(super) struct Args {
     json: bool,
 }
 
-impl Args {
-    fn scenario(&self) -> &Path {
-        self.scenario.as_deref().unwrap_or(Path::new(""))
-    }
-}
-
 /// A plan with what it was made of.
 struct Planned {
     scenario: Scenario,
@@ -88,9 +96,9 @@ fn answer(args: &Args) -> Result<Exit, Failed> {
         return optimum::answer(args);
     }
     if let [old, new] = &args.diff[..] {
-        return Ok(diff::answer(&planned(args, old)?, &planned(args, new)?, args.json));
+        return Ok(diff::answer(&planned(args, Some(old))?, &planned(args, Some(new))?, args.json));
     }
-    let planned = planned(args, args.scenario())?;
+    let planned = planned(args, args.scenario.as_deref())?;
     if args.simulate {
         return simulated::answer(&planned, args);
     }
@@ -105,16 +113,35 @@ fn answer(args: &Args) -> Result<Exit, Failed> {
     Ok(write_out(&if args.json { format!("{}\n", json::plan(&planned)) } else { words::plan(&planned) }))
 }
 
-fn scenario(path: &Path, book: &Book, as_of: Date) -> Result<Scenario, Failed> {
-    let loaded = load_scenario(path, book, as_of, &outside::Files);
-    let loaded = loaded.map_err(|error| Failed::of_config(path, &error))?;
+/// The scenario at `path`; without one, that of the fleet file.
+fn scenario(args: &Args, path: Option<&Path>, book: &Book, as_of: Date) -> Result<Scenario, Failed> {
+    let loaded = match (path, &args.fleet, &args.trace) {
+        (None, Some(fleet), Some(trace)) => {
+            let derived = of_fleet::scenario(fleet, trace, args.model.as_deref(), book)?;
+            for note in &derived.notes {
+                eprintln!("note: {note}");
+            }
+            if let Some(to) = &args.save_scenario {
+                of_fleet::save(to, &derived)?;
+            }
+            let name = args.save_scenario.as_ref().unwrap_or(fleet);
+            let shown = format!("the scenario of {}", name.display());
+            let read = scenario_from_str(&shown, &derived.yaml, Path::new("/"), book, as_of, &outside::Files);
+            read.map_err(|faults| Failed::of_config(name, &config::Error::Faulty(faults)))
+        }
+        (path, ..) => {
+            let path = path.unwrap_or(Path::new(""));
+            let loaded = load_scenario(path, book, as_of, &outside::Files);
+            loaded.map_err(|error| Failed::of_config(path, &error))
+        }
+    }?;
     eprint!("{}", loaded.warnings.render(colour_on_stderr()));
     Ok(loaded.scenario)
 }
 
-fn planned(args: &Args, path: &Path) -> Result<Planned, Failed> {
+fn planned(args: &Args, path: Option<&Path>) -> Result<Planned, Failed> {
     let as_of = args.as_of.unwrap_or_else(values::today);
-    let scenario = scenario(path, &book(args)?, as_of)?;
+    let scenario = scenario(args, path, &book(args)?, as_of)?;
     let plan = economics::plan(&scenario).map_err(|why| Failed::usage(format!("today cannot be priced: {why}")))?;
     let stale = economics::staleness(&scenario, &plan, as_of);
     Ok(Planned { scenario, plan, stale, as_of })

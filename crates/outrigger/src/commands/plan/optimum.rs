@@ -9,7 +9,8 @@ use super::{Args, Exit, Failed, book, json::usd, scenario, values, write_out};
 
 pub(super) fn answer(args: &Args) -> Result<Exit, Failed> {
     let book = book(args)?;
-    let scenario = scenario(args.scenario(), &book, args.as_of.unwrap_or_else(values::today))?;
+    let as_of = args.as_of.unwrap_or_else(values::today);
+    let scenario = scenario(args, args.scenario.as_deref(), &book, as_of)?;
     let (text, exit) = match optimize(&scenario, &book) {
         Ok(found) => (if args.json { format!("{}\n", as_json(&found)) } else { words(&found) }, Exit::Yes),
         Err(Infeasible { constraint, why }) => {

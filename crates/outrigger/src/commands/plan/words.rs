@@ -117,7 +117,11 @@ pub(super) fn reasons(plan: &Plan) -> Vec<String> {
         reasons.push(format!("rules: {}", rules.join(", ")));
     }
     if let (Some(spend), Some(challenger)) = (verdict.break_even, &verdict.challenger) {
-        reasons.push(format!("{challenger} pays from a spend of {} a month on (people apart)", dollars(spend)));
+        reasons.push(if spend.0 == 0 {
+            format!("{challenger} takes no more people and nothing once, and so pays at any spend")
+        } else {
+            format!("{challenger} pays from a spend of {} a month on (people apart)", dollars(spend))
+        });
     }
     reasons.push(match plan.flips.first() {
         Some(flip) => format!("the answer turns if the {}", flipped(*flip)),

@@ -18,7 +18,7 @@ const HOSTED_SLOTS: usize = 4_096;
 const HOSTED_TTFT: f64 = 0.45;
 const HOSTED_PACE: f64 = 0.012;
 
-pub(super) fn engine(fleet: &Fleet, backend: &Backend, notes: &mut Vec<String>) -> Result<Engine, Failed> {
+pub(in crate::commands) fn engine(fleet: &Fleet, backend: &Backend, notes: &mut Vec<String>) -> Result<Engine, Failed> {
     let servers = backend.replicas.max(1);
     match &backend.engine_model {
         Some(EngineModel::ConstantRate { slots, tokens_per_second }) => {
