@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use outrigger_plan::economics::{Found, Infeasible, Optimum, Pick, dollars, optimize};
+use outrigger_plan::economics::{Found, Infeasible, Offer, Optimum, Pick, dollars, optimize};
 use serde_json::{Value, json};
 
 use super::{Args, Exit, Failed, book, json::usd, scenario, values, write_out};
@@ -46,18 +46,25 @@ fn words(found: &Optimum) -> String {
             "\nnot taken: what the whole peak would cost at the rate of each one's cheapest machine, minimums apart\n";
     }
     for (offer, rate) in &found.others {
-        let name = format!("{} {} {}", offer.provider, offer.region, offer.instance_type);
-        let _ = writeln!(out, "  {name:<56} {:>16}", dollars(*rate));
+        let _ = writeln!(out, "  {:<56} {:>16}", name(offer), dollars(*rate));
+    }
+    if found.best.picks.iter().any(|pick| pick.is_spanned) {
+        out += "\n*  smaller than a replica, which takes several of them: the book knows no larger one there. Ask the provider whether it has one\n";
     }
     out
+}
+
+fn name(offer: &Offer) -> String {
+    let region = if offer.region == "any" { String::new() } else { format!("{} ", offer.region) };
+    format!("{} {region}{}", offer.provider, offer.instance_type)
 }
 
 fn table(fleet: &Found) -> String {
     let mut out = String::new();
     for Pick { offer, machines, is_spanned, usd_per_month } in &fleet.picks {
-        let name = format!("{machines} x {} {} {}", offer.provider, offer.region, offer.instance_type);
+        let name = format!("{machines} x {}", name(offer));
         let of = if offer.as_of.is_empty() { String::new() } else { format!(" of {}", offer.as_of) };
-        let gap = if *is_spanned { "; a replica spans several: only this size is known" } else { "" };
+        let gap = if *is_spanned { " *" } else { "" };
         let _ = writeln!(out, "  {name:<56} {:>16}  {}{of}{gap}", dollars(*usd_per_month), offer.source);
     }
     let _ = writeln!(out, "  {:<56} {:>16}", "in all", dollars(fleet.usd_per_month));
@@ -82,7 +89,7 @@ fn fleet(found: &Found) -> Value {
 fn as_json(found: &Optimum) -> Value {
     let more = |next: &Found| usd(next.usd_per_month - found.best.usd_per_month);
     let next = |(provider, next): &(String, Option<Found>)| json!({ "without": provider, "fleet": next.as_ref().map(fleet), "more_usd": next.as_ref().map(more) });
-    let other = |(offer, rate): &(outrigger_plan::economics::Offer, outrigger_core::units::NanoUsd)| json!({ "provider": offer.provider, "instance_type": offer.instance_type, "usd_at_its_rate": usd(*rate) });
+    let other = |(offer, rate): &(Offer, outrigger_core::units::NanoUsd)| json!({ "provider": offer.provider, "instance_type": offer.instance_type, "usd_at_its_rate": usd(*rate) });
     json!({
         "fleet": fleet(&found.best),
         "runners_up": found.without.iter().map(next).collect::<Vec<_>>(),
