@@ -301,12 +301,8 @@ class Plan:
         for a in n:
             for b in n:
                 legs = [(a, 100, b)]
-                if a != b:
-                    yield f"pattern3-{name[a]}-{name[b]}", "pattern3", legs, None, None
-                elif name[a] == self.home:
-                    yield f"pattern3-{name[a]}", "pattern3", legs, None, None
-                else:
-                    yield f"pattern1+3-{name[a]}", "pattern1+3", legs, None, None
+                kind = "pattern3" if name[a] == self.home else "pattern1+3"
+                yield f"{kind}-{name[a]}" + (f"-{name[b]}" if a != b else ""), kind, legs, None, None
         for a, b in pairs:
             legs = [(a, self.split, a), (b, 100 - self.split, b)]
             yield f"pattern2+3-{name[a]}-{name[b]}", "pattern2+3", legs, None, None
@@ -395,13 +391,22 @@ class Plan:
         out["other"] = sum(nano(one["usd_per_month"]) for one in self.today.get("other", []))
         out["people"] = self.people[kind]
         out["total"] = sum(out.values())
-        once = 0 if kind == "today" else self.once(moves)
-        out.update(one_time=once, liability=liability, bases=chosen)
+        once = 0 if self.is_there(design) else self.once(moves)
+        out.update(one_time=once, liability=liability, bases=chosen, places=sum(n > 0 for n in held.values()))
         out["all_in"] = out["total"] + nearest(Fraction(once, self.horizon))
         if legs:
             used = sorted({c for a, _, b in legs for c in (a, b) if c is not None})
             self.survival(out, used, held, load, price)
         return out
+
+    def is_there(self, design):
+        """Whether it takes nothing to get there."""
+        _, kind, legs, moves, hosted = design
+        if kind == "hosted":
+            return hosted == self.today.get("hosted")
+        run = {one["cloud"] for one in self.today.get("pools", []) + self.commitments}
+        used = {self.clouds[c].name for a, _, b in legs for c in (a, b) if c is not None}
+        return kind == "today" or moves is None and used <= run
 
     def pool_price(self, pool):
         if "usd_per_gpu_hour" in pool:
@@ -573,7 +578,8 @@ class Plan:
         today = options["today"]
         changes = {name: one for name, one in options.items() if name != "today"}
         free = {name: one for name, one in changes.items() if not one["rules"]}
-        best = min(free, key=lambda name: free[name]["all_in"], default=None)
+        order = lambda name: (changes[name]["all_in"], changes[name]["places"])
+        best = min(free, key=order, default=None)
         worth = best is not None and free[best]["all_in"] < today["total"]
         mark = min(free[best]["all_in"], today["total"]) if best else today["total"]
         rules = set().union(*(one["rules"] for one in changes.values() if one["all_in"] < mark), set())
@@ -581,8 +587,8 @@ class Plan:
         short = [name for name, one in free.items() if not worth and bare(one) < bare(today)]
         if short:
             rules.add("small_spend")
-        rival = min(short, key=lambda name: free[name]["all_in"]) if short else best
-        rival = rival or min(changes, key=lambda name: changes[name]["all_in"], default=None)
+        rival = min(short, key=order) if short else best
+        rival = rival or min(changes, key=order, default=None)
         point = None
         if rival and bare(changes[rival]) < bare(today):
             one = changes[rival]

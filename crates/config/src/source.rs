@@ -55,6 +55,7 @@ const HARMLESS: &[&str] = &[
     "usd_per_million_tokens",
     "prompt_tokens",
     "output_tokens",
+    "uncertainty",
 ];
 
 /// Whether the value of `key` may be a secret.

@@ -275,11 +275,9 @@ fn wrong_scalar(branches: &[&Json], scalar: &Scalar, kind: Kind, at: &At<'_>) ->
         }
         _ if is_number && takes_any(&["integer"]) => {
             let message = format!("{} is not a whole number that fits here", at.shown());
-            (
-                Code::WrongType,
-                message,
-                "write a whole number; weights are relative, so 0.6 and 0.4 are 60 and 40".to_owned(),
-            )
+            let is_weight = at.path.contains(".split");
+            let relative = if is_weight { "; weights are relative, so 0.6 and 0.4 are 60 and 40" } else { "" };
+            (Code::WrongType, message, format!("write a whole number{relative}"))
         }
         _ if takes_any(&["string"]) && kind != Kind::Text => {
             let message = format!("{wanted} belongs here, and {} stands here", name_of(kind));

@@ -151,7 +151,10 @@ fn known_gpu(gpu: &str, at: &At<'_>, context: &Context<'_>) -> bool {
         return true;
     }
     let known = context.book.gpus();
-    let help = match nearest(gpu, known.iter().copied()) {
+    // `a100` is short for one of several.
+    let begun = |name: &&str| name.get(..gpu.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(gpu));
+    let near = known.iter().copied().find(begun).or_else(|| nearest(gpu, known.iter().copied()));
+    let help = match near {
         Some(near) => format!("did you mean `{}`?", near.to_ascii_lowercase()),
         None => format!("write one of: {}; `outrigger prices` lists them", known.join(", ").to_ascii_lowercase()),
     };

@@ -95,7 +95,7 @@ fn the_sample_is_complete_and_has_a_verdict() {
     assert_eq!(today["usd_per_month"], 120_537.6 + 90.0 + 1_850.0 + 9_000.0);
     assert_eq!(plan["invoice"]["invoiced"], 123_447.91);
     assert_eq!(plan["invoice"]["unexplained"], 970.31);
-    for kind in ["single-aws", "pattern1-lambda", "pattern2-aws-lambda", "pattern3-lambda-aws", "hosted-together"] {
+    for kind in ["single-aws", "pattern1-lambda", "pattern2-aws-lambda", "pattern1+3-lambda-aws", "hosted-together"] {
         assert!(option(&plan, kind)["usd_per_month"].as_f64().unwrap() > 0.0, "{kind}");
     }
     let words = outrigger(&[&["plan", "--scenario", "examples/scenarios/chat.yaml"], &DAY[..]].concat());

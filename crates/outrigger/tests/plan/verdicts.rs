@@ -51,7 +51,7 @@ fn the_best_base_has_the_marginal_fractile() {
     let end = SCENARIO.find("  prompt_tokens").unwrap();
     let scenario = format!("{}{curve}{}", &SCENARIO[..start], &SCENARIO[end..]);
     let plan = planned(&scenario);
-    let fractile = &option(&plan, "pattern1+3-lambda")["fractile"];
+    let fractile = &option(&plan, "pattern1+3-lambda")["fractiles"][0];
     let (ratio, above) = (fractile["price_ratio"].as_f64().unwrap(), fractile["time_above_base"].as_f64().unwrap());
     assert!((ratio - 2.5 / 3.99).abs() < 1e-9);
     // A machine of 75 or so requests per second is a sixth of the peak.

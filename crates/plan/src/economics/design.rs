@@ -14,7 +14,7 @@ pub enum Kind {
     Pattern2,
     /// A reserved base, and what is above it on demand.
     Pattern3,
-    /// The same with the GPUs in another cloud than the rest.
+    /// The same with the base in another cloud than the rest.
     Pattern1And3,
     /// Two clouds, each with its reserved base.
     Pattern2And3,
@@ -136,11 +136,11 @@ impl Design {
 
     fn pattern3(scenario: &Scenario, base: usize, burst: usize) -> Self {
         let legs = vec![Leg { cloud: base, percent: 100, mode: Mode::Base { burst } }];
-        let one = &scenario.clouds[base].cloud;
-        match (base == burst, is_home(scenario, base)) {
-            (true, true) => Self::of(format!("pattern3-{one}"), Kind::Pattern3, legs),
-            (true, false) => Self::of(format!("pattern1+3-{one}"), Kind::Pattern1And3, legs),
-            (false, _) => Self::of(format!("pattern3-{}", names(scenario, base, burst)), Kind::Pattern3, legs),
+        let named = if base == burst { scenario.clouds[base].cloud.clone() } else { names(scenario, base, burst) };
+        if is_home(scenario, base) {
+            Self::of(format!("pattern3-{named}"), Kind::Pattern3, legs)
+        } else {
+            Self::of(format!("pattern1+3-{named}"), Kind::Pattern1And3, legs)
         }
     }
 

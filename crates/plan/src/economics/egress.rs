@@ -69,9 +69,13 @@ impl<'a> Meters<'a> {
         }
         let edge =
             Edge { name: name.to_owned(), from: place.cloud.to_owned(), to: to.to_owned(), bytes, usd: NanoUsd::ZERO };
-        match self.0.iter_mut().find(|meter| meter.place.cloud == place.cloud) {
-            Some(meter) => meter.edges.push(edge),
-            None => self.0.push(Meter { place, edges: vec![edge] }),
+        let Some(meter) = self.0.iter_mut().find(|meter| meter.place.cloud == place.cloud) else {
+            self.0.push(Meter { place, edges: vec![edge] });
+            return;
+        };
+        match meter.edges.iter_mut().find(|known| known.name == name && known.to == to) {
+            Some(known) => known.bytes += bytes,
+            None => meter.edges.push(edge),
         }
     }
 

@@ -60,12 +60,21 @@ pub struct Evaluated {
     pub cover: Option<NanoUsd>,
     /// Machines reserved, by leg.
     pub bases: Vec<u32>,
-    /// Of the last leg with a base: reserved over on-demand price, and the share of time that needs more than the base.
-    pub fractile: Option<(f64, f64)>,
+    pub fractiles: Vec<Fractile>,
     /// How weights reach other clouds; empty where there are none.
     pub weights_by: &'static str,
     pub(super) edges: Vec<Edge>,
     pub figures: Vec<Figure>,
+}
+
+/// What a base is judged by: where machines have any size, the two numbers are equal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fractile {
+    pub cloud: String,
+    /// Reserved over the price of a burst.
+    pub price_ratio: f64,
+    /// Share of the time that needs more than the base.
+    pub time_above: f64,
 }
 
 /// Bytes that leave a cloud, and their part of its bill.
@@ -395,17 +404,21 @@ impl<'w, 'a> Work<'w, 'a> {
         let above = split.seconds_above(follow.base);
         let burst_offer = &self.scenario.clouds[burst];
         let per_gpu = burst_offer.usd_per_hour.as_usd() / f64::from(burst_offer.instance_gpus);
-        let fractile = (reserved.as_usd() / per_gpu, above as f64 / self.world.seconds as f64);
+        let fractile = Fractile {
+            cloud: candidate.cloud.clone(),
+            price_ratio: reserved.as_usd() / per_gpu,
+            time_above: above as f64 / self.world.seconds as f64,
+        };
         if self.ask.formulas {
             let (paid_base, paid_burst) = split.formulas(&follow);
             self.reserved.push(paid_base);
             self.on_demand.push(paid_burst);
             let (price, gpus) = (usd(burst_offer.usd_per_hour), burst_offer.instance_gpus);
             let ratio = format!("{} / ({price} / {gpus})", usd(reserved));
-            self.fractile_figures(fractile, [ratio, format!("{above} / {}", self.world.seconds)]);
+            self.fractile_figures(&fractile, [ratio, format!("{above} / {}", self.world.seconds)]);
         }
         self.done.bases.push(follow.base);
-        self.done.fractile = Some(fractile);
+        self.done.fractiles.push(fractile);
         self.done.reserved += follow.reserved;
         self.done.on_demand += follow.on_demand;
         let gpus = follow.base * candidate.instance_gpus;
@@ -429,18 +442,16 @@ impl<'w, 'a> Work<'w, 'a> {
         Ok(())
     }
 
-    fn fractile_figures(&mut self, (ratio, above): (f64, f64), formulas: [String; 2]) {
+    fn fractile_figures(&mut self, fractile: &Fractile, formulas: [String; 2]) {
         let [of_ratio, of_above] = formulas;
         let share = |name: &str, what: &str, value, formula| {
-            let id = format!("{}.{name}", self.id);
+            let id = format!("{}.{name}.{}", self.id, fractile.cloud);
             Figure { id, what: what.to_owned(), unit: Unit::Share, value, formula }
         };
-        let figures = [
-            share("fractile", "reserved price over the price of a burst", ratio, of_ratio),
-            share("above_base", "share of the time that needs more than the base", above, of_above),
-        ];
-        self.done.figures.retain(|figure| !figures.iter().any(|new| new.id == figure.id));
-        self.done.figures.extend(figures);
+        self.done.figures.extend([
+            share("fractile", "reserved price over the price of a burst", fractile.price_ratio, of_ratio),
+            share("above_base", "share of the time that needs more than the base", fractile.time_above, of_above),
+        ]);
     }
 
     /// What leaves which cloud, and how weights get to the GPUs.
@@ -575,8 +586,24 @@ impl<'w, 'a> Work<'w, 'a> {
         ];
         self.done.total = lines.into_iter().sum();
         self.usd("total", "a month", self.done.total, || sum(lines.into_iter().map(usd)));
-        if design.kind != Kind::Today {
+        if !self.is_there_already(design) {
             self.one_time(design);
+        }
+    }
+
+    /// Whether it takes nothing to get there: its GPUs stand where some do today, or its tokens come from who serves them
+    /// today. More or fewer of the same are no migration.
+    fn is_there_already(&self, design: &Design) -> bool {
+        let scenario = self.scenario;
+        let is_known = |cloud: usize| {
+            let name = &scenario.clouds[cloud].cloud;
+            scenario.today.pools.iter().any(|pool| pool.cloud == *name)
+                || scenario.commitments.iter().any(|commitment| commitment.cloud == *name)
+        };
+        match design.kind {
+            Kind::Today => true,
+            Kind::Hosted => design.hosted == scenario.today.hosted,
+            _ => design.moves_to.is_none() && design.clouds().into_iter().all(is_known),
         }
     }
 

@@ -30,7 +30,7 @@ mod verdict;
 pub use book::{Book, Dropped, Hosted as HostedRow, Offer, age_days};
 pub use capacity::{Fit, Need, Shape, slots};
 pub use design::{Design, Kind, Leg, Mode};
-pub use evaluate::{EdgeCost, Evaluated, Factors};
+pub use evaluate::{EdgeCost, Evaluated, Factors, Fractile};
 pub use figure::{Figure, Unit, cents, dollars};
 pub use focus::{Invoice, InvoiceKind, read_focus};
 pub use optimize::{Found, Infeasible, Optimum, Pick, optimize};

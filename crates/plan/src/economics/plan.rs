@@ -120,9 +120,16 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
     })
 }
 
+/// Of a month, and of what is owed: sums of these still fit their type.
+const MOST: NanoUsd = NanoUsd(1_000_000_000_000_000_000);
+
 fn priced(world: &World<'_>, design: Design) -> Choice {
     let scenario = world.scenario;
     let (evaluated, infeasible) = match world.evaluate(&design, Ask::default()) {
+        Ok(done) if done.total.max(done.liability) >= MOST => {
+            let most = dollars(MOST);
+            (None, Some(format!("money: more than {most} is not counted; is a unit wrong?")))
+        }
         Ok(done) => (Some(done), None),
         Err(why) => (None, Some(why)),
     };
@@ -283,7 +290,7 @@ fn mitigations(scenario: &Scenario, choices: &[Choice], verdict: &Verdict) -> Ve
         let flow = scenario.flows.iter().find(|flow| flow.name == edge.name);
         let per_gb = edge.usd.as_usd() / (edge.bytes as f64 / 1e9);
         let mut ways = Vec::new();
-        if edge.to != "internet" {
+        if edge.to != "internet" && edge.to != "hosted" {
             ways.push((
                 "co-locate",
                 format!("saves {}: what exchanges these bytes stands in one cloud", dollars(edge.usd)),
@@ -292,7 +299,8 @@ fn mitigations(scenario: &Scenario, choices: &[Choice], verdict: &Verdict) -> Ve
         if let Some(unique) = flow.and_then(|flow| flow.unique_bytes) {
             let copied = per_gb * unique as f64 / 1e9;
             let saved = edge.usd.as_usd() - copied;
-            ways.push(("replicate", format!("saves ${saved:.2} before storage: only what is new crosses, once")));
+            let saved = dollars(NanoUsd::from_usd(saved.max(0.0)).unwrap_or_default());
+            ways.push(("replicate", format!("saves {saved} before storage: only what is new crosses, once")));
         }
         if let Some(line) = scenario.interconnect.filter(|_| edge.from == scenario.home.cloud && edge.to != "internet")
         {
@@ -308,7 +316,14 @@ fn mitigations(scenario: &Scenario, choices: &[Choice], verdict: &Verdict) -> Ve
         }
         if let Some(stay) = stay {
             let more = stay.total - done.total;
-            ways.push(("stay single-cloud", format!("costs {} a month more in all", dollars(more))));
+            ways.push((
+                "stay single-cloud",
+                match more.0 {
+                    0 => "costs the same in all".to_owned(),
+                    1.. => format!("costs {} a month more in all", dollars(more)),
+                    _ => format!("costs {} a month less in all", dollars(NanoUsd(-more.0))),
+                },
+            ));
         }
         Mitigation {
             edge: edge.name.clone(),

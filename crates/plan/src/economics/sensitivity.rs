@@ -1,7 +1,7 @@
 //! How far off an input may be before the answer is another one.
 //!
-//! One input at a time is changed in thousandths; the answer is found by halving, which takes the bill to grow or fall
-//! with the input. Bases stay as they were decided: a contract does not shrink because the load did.
+//! One input at a time is changed in thousandths, first in steps that grow with the distance and then by halving between the
+//! first that differs and the one before it: machines are whole, so that a bill may turn an answer more than once. Bases stay as they were decided: a contract does not shrink because the load did.
 
 use outrigger_core::units::NanoUsd;
 
@@ -113,12 +113,25 @@ pub(super) fn flips(world: &World<'_>, today: &Choice, choice: &Choice) -> Vec<F
     flips
 }
 
-/// The value nearest to `from`, on the way to `to`, at which it holds; it does not hold at `from`.
+/// How far from what was said it is looked first, in thousandths.
+const STEPS: [u32; 22] = [
+    10, 20, 30, 40, 50, 75, 100, 125, 150, 200, 250, 300, 400, 500, 600, 750, 1_000, 1_500, 2_000, 2_500, 3_000, 3_500,
+];
+
+/// The first value on the way from `from` to `to` at which it holds, as far as the steps see; it does not hold at `from`.
 fn first(from: u32, to: u32, holds: impl Fn(u32) -> bool) -> Option<u32> {
-    if !holds(to) {
-        return None;
+    let steps = STEPS.into_iter().filter(|step| *step < from.abs_diff(to));
+    let looked = steps.map(|step| if to < from { from - step } else { from + step }).chain([to]);
+    let mut no = from;
+    let mut yes = None;
+    for at in looked {
+        if holds(at) {
+            yes = Some(at);
+            break;
+        }
+        no = at;
     }
-    let (mut no, mut yes) = (from, to);
+    let mut yes = yes?;
     while no.abs_diff(yes) > 1 {
         let middle = u32::midpoint(no, yes);
         if holds(middle) { yes = middle } else { no = middle }
@@ -135,5 +148,8 @@ mod tests {
         assert_eq!(first(1_000, 5_000, |at| at >= 1_234), Some(1_234));
         assert_eq!(first(1_000, 10, |at| at <= 765), Some(765));
         assert_eq!(first(1_000, 10, |_| false), None);
+        assert_eq!(first(1_000, 5_000, |at| at == 5_000), Some(5_000));
+        // An answer that turns, and turns back.
+        assert_eq!(first(1_000, 5_000, |at| (1_031..1_100).contains(&at) || at > 1_400), Some(1_031));
     }
 }

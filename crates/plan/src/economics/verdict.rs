@@ -93,7 +93,8 @@ pub(super) fn forbids(scenario: &Scenario, design: &Design) -> Vec<(Rule, String
 /// Judges options that are all priced against today's, which comes first.
 pub(super) fn judge(scenario: &Scenario, choices: &[Choice]) -> (Verdict, Vec<Figure>) {
     let today = &choices[0];
-    let cost = |choice: &&Choice| choice.all_in;
+    // Of equals, what spans fewer clouds.
+    let cost = |choice: &&Choice| (choice.all_in, choice.evaluated.as_ref().map_or(0, |done| done.gpus.len()));
     let changes = || choices[1..].iter().filter(|choice| choice.evaluated.is_some());
     let best = changes().filter(|choice| choice.barred.is_empty()).min_by_key(cost);
     let best_cost = best.map_or(today.all_in, |best| best.all_in.min(today.all_in));

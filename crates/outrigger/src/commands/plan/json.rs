@@ -1,7 +1,7 @@
 //! A plan for programs. Money is USD to the cent, shares are of one.
 
 use outrigger_core::units::NanoUsd;
-use outrigger_plan::economics::{Choice, Figure, Plan, cents};
+use outrigger_plan::economics::{Choice, Figure, Fractile, Plan, cents};
 use serde_json::{Map, Value, json};
 
 use super::Planned;
@@ -17,6 +17,10 @@ fn usd_by<'m>(amounts: impl IntoIterator<Item = (&'m String, &'m NanoUsd)>) -> V
 
 pub(super) fn figure(figure: &Figure) -> Value {
     json!({ "id": figure.id, "what": figure.what, "formula": figure.formula, "shown": figure.shown() })
+}
+
+fn fractile(of: &Fractile) -> Value {
+    json!({ "cloud": of.cloud, "price_ratio": of.price_ratio, "time_above_base": of.time_above })
 }
 
 pub(super) fn plan(planned: &Planned) -> Value {
@@ -81,7 +85,7 @@ fn option(choice: &Choice) -> Value {
             "other": usd(done.other), "people": usd(done.people),
         },
         "reserved_gpus": done.reserved_gpus,
-        "fractile": done.fractile.map(|(ratio, above)| json!({ "price_ratio": ratio, "time_above_base": above })),
+        "fractiles": done.fractiles.iter().map(fractile).collect::<Vec<_>>(),
         "cover_usd": done.cover.map(usd),
         "one_time_usd": usd(done.one_time),
         "all_in_usd": usd(choice.all_in),

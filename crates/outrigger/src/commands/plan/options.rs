@@ -20,21 +20,15 @@ pub(super) fn sorted(plan: &Plan) -> Vec<&Choice> {
 
 pub(super) fn table(plan: &Plan, months: u32) -> String {
     let all = sorted(plan);
-    let shown = &all[..all.len().min(ROWS + 1)];
+    let priced = all.iter().filter(|choice| choice.evaluated.is_some()).count();
+    let shown = &all[..priced.min(ROWS + 1)];
     let width = name_column(shown.iter().map(|choice| choice.id.as_str()));
     let mut out = format!(
         "{:<width$} {:>13} {:>13} {:>21} {:>8} {:>8}  {}\n",
         "option", "a month", "saves", "p10 to p90", "survives", "payback", "why not (all in)"
     );
     for choice in shown {
-        let Some(done) = &choice.evaluated else {
-            let _ = writeln!(
-                out,
-                "{:<width$} {:>13} {:>13} {:>21} {:>8} {:>8}  {}",
-                choice.id, "-", "-", "-", "-", "-", choice.reason
-            );
-            continue;
-        };
+        let Some(done) = &choice.evaluated else { continue };
         let range = format!("{} to {}", whole(choice.range.0), whole(choice.range.1));
         let worst = done.survives.values().copied().fold(f64::INFINITY, f64::min);
         let survives = if worst.is_finite() { format!("{:.0} %", worst * 100.0) } else { "-".to_owned() };
@@ -48,13 +42,28 @@ pub(super) fn table(plan: &Plan, months: u32) -> String {
             choice.reason,
         );
     }
-    let left = all.len() - shown.len();
+    let left = priced - shown.len();
     if left > 0 {
-        let _ = writeln!(out, "and {left} more, dearer or without a price: --json has them all");
+        let _ = writeln!(out, "and {left} more, all dearer: --json has them");
+    }
+    for (reason, ids) in without_price(&all) {
+        let _ = writeln!(out, "not priced ({reason}): {}", ids.join(", "));
     }
     let _ =
         writeln!(out, "saves: each month against today; all in: with what is paid once spread over {months} months");
     out
+}
+
+/// What could not be priced, by reason.
+fn without_price<'p>(all: &[&'p Choice]) -> Vec<(&'p str, Vec<&'p str>)> {
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
+    for choice in all.iter().filter(|choice| choice.evaluated.is_none()) {
+        match found.iter_mut().find(|(reason, _)| *reason == choice.reason) {
+            Some((_, ids)) => ids.push(&choice.id),
+            None => found.push((&choice.reason, vec![&choice.id])),
+        }
+    }
+    found
 }
 
 /// What each option is made of, in whole dollars, and its GPUs at the peak.
@@ -101,5 +110,5 @@ fn bare(amount: NanoUsd) -> String {
 
 fn whole(amount: NanoUsd) -> String {
     let half = 500_000_000 * amount.0.signum();
-    dollars(NanoUsd((amount.0 + half) / 1_000_000_000 * 1_000_000_000)).trim_end_matches(".00").to_owned()
+    dollars(NanoUsd(amount.0.saturating_add(half) / 1_000_000_000 * 1_000_000_000)).trim_end_matches(".00").to_owned()
 }

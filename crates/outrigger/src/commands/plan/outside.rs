@@ -75,16 +75,21 @@ impl Seen {
         Ok(())
     }
 
-    /// The last window is as long as there were requests in it.
-    fn shape(self, window_s: u64) -> Result<TraceShape, String> {
+    /// The last window is as long as there were requests in it; one of less than half the others' length is part of the one
+    /// before it, since a rate over a second is none.
+    fn shape(mut self, window_s: u64) -> Result<TraceShape, String> {
         if self.requests < 2.0 || self.last <= 0.0 {
             return Err("the trace has fewer than two requests".to_owned());
         }
+        let mut tail = (self.last - ((self.windows.len() - 1) as u64 * window_s) as f64).ceil().max(1.0) as u64;
+        if self.windows.len() > 1 && tail * 2 < window_s {
+            let short = self.windows.pop().unwrap_or(0);
+            *self.windows.last_mut().expect("there were two") += short;
+            tail += window_s;
+        }
         let last = self.windows.len() - 1;
         let level = |(i, count): (usize, &u64)| {
-            let seconds =
-                if i == last { (self.last - (last as u64 * window_s) as f64).ceil() as u64 } else { window_s };
-            let seconds = seconds.max(1);
+            let seconds = if i == last { tail } else { window_s };
             Level { seconds, micro_rps: (*count as f64 / seconds as f64 * 1e6).round() as u64 }
         };
         let mean = |sum: f64| sum / self.requests;

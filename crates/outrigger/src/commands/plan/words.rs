@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use outrigger_core::units::NanoUsd;
-use outrigger_plan::economics::{Choice, Evaluated, Flip, Plan, WrongIf, dollars};
+use outrigger_plan::economics::{Choice, Evaluated, Flip, Fractile, Plan, WrongIf, dollars};
 
 use super::{Planned, options};
 
@@ -146,10 +146,12 @@ fn about(choice: &Choice, done: &Evaluated, months: u32) -> String {
     if let Some(cover) = done.cover {
         let _ = writeln!(out, "  {:<28} {:>16}", "to survive any loss, more", dollars(cover));
     }
-    if let Some((ratio, above)) = done.fractile {
-        let (ratio, above) = (ratio * 100.0, above * 100.0);
-        let _ =
-            writeln!(out, "  the base is exceeded {above:.1} % of the time; its price is {ratio:.1} % of a burst's");
+    for Fractile { cloud, price_ratio, time_above } in &done.fractiles {
+        let (ratio, above) = (price_ratio * 100.0, time_above * 100.0);
+        let _ = writeln!(
+            out,
+            "  the base at {cloud} is exceeded {above:.1} % of the time; its price is {ratio:.1} % of a burst's"
+        );
     }
     for (hosted, rps) in &choice.hosted_break_even {
         let _ = writeln!(out, "  below {rps:.2} requests/s {hosted} would cost less");
