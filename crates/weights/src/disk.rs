@@ -59,6 +59,15 @@ pub(crate) struct Lock {
     _file: fs::File,
 }
 
+/// Waits for its turn, which is short: for what is one step.
+pub(crate) fn wait_for_lock(path: &Path) -> Result<Lock, Error> {
+    make_folder(path.parent().unwrap_or(Path::new(".")))?;
+    let file = open_to_write(path).map_err(|e| Error::io("write", path, &e))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|e| Error::io("lock", path, &e.into()))?;
+    Ok(Lock { _file: file })
+}
+
 /// One writer at a time.
 pub(crate) fn lock(path: &Path, what: &str) -> Result<Lock, Error> {
     let file = open_to_write(path).map_err(|e| Error::io("write", path, &e))?;

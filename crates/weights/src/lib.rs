@@ -25,7 +25,6 @@ pub mod store;
 pub mod target;
 pub mod transfer;
 pub mod verify;
-mod web;
 
 pub use error::{Error, Kind};
 pub use manifest::{Digest, Manifest};

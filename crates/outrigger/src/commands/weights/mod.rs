@@ -102,7 +102,7 @@ pub(super) fn run(args: &Args) -> Exit {
         What::Pull { wanted, from, to, json } => {
             return until_interrupted(pull(wanted.clone(), from.clone(), to.clone(), *json));
         }
-        What::Ls { from, json } => ls(from, *json),
+        What::Ls { from, json } => return until_interrupted(ls(from.clone(), *json)),
         What::Show { wanted, from, json } => return until_interrupted(show(wanted.clone(), from.clone(), *json)),
         What::Verify { what, from: Some(from), json } => {
             return until_interrupted(verify_in_store(what.clone(), from.clone(), *json));
@@ -164,7 +164,7 @@ async fn pull(wanted: Wanted, from: String, to: PathBuf, json: bool) -> Exit {
             "{}\n",
             json!({"event": "done", "digest": digest.to_string(), "dir": to.display().to_string(), "total": report.total,
                 "kept": report.kept, "fetched": report.fetched, "requests": report.requests, "retries": report.retries,
-                "wrong_chunks": report.wrong_chunks})
+                "wrong_chunks": report.wrong_chunks, "changed_files": report.changed_files})
         )),
         Ok((digest, report)) => write_out(&format!(
             "{wanted} is in {}, every byte of it right: {digest}\n{} in all, {} of it there before, {} fetched in {} requests; \
@@ -185,14 +185,21 @@ async fn pull(wanted: Wanted, from: String, to: PathBuf, json: bool) -> Exit {
     }
 }
 
-fn ls(from: &str, json: bool) -> Result<Exit, Error> {
-    let listed = Store::parse(from)?.list()?;
+async fn ls(from: String, json: bool) -> Exit {
+    let listed = match Store::parse(&from) {
+        Ok(store) => store.list().await,
+        Err(error) => Err(error),
+    };
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(error) => return failed(&error),
+    };
     if json {
         let rows: Vec<Value> = listed
             .iter()
             .map(|one| json!({"model": one.model.as_str(), "ref": one.name.as_str(), "digest": one.digest.to_string()}))
             .collect();
-        return Ok(write_out(&format!("{}\n", json!({"refs": rows}))));
+        return write_out(&format!("{}\n", json!({"refs": rows})));
     }
     let names: Vec<String> = listed.iter().map(|one| format!("{}@{}", one.model, one.name)).collect();
     let width = name_column(names.iter().map(String::as_str));
@@ -201,7 +208,7 @@ fn ls(from: &str, json: bool) -> Result<Exit, Error> {
     if rows.is_empty() {
         eprintln!("the store is empty");
     }
-    Ok(write_out(&rows))
+    write_out(&rows)
 }
 
 async fn show(wanted: Wanted, from: String, json: bool) -> Exit {
@@ -247,7 +254,7 @@ async fn verify_in_store(what: String, from: String, json: bool) -> Exit {
         let wanted: Wanted =
             what.parse().map_err(|e| Error::usage(format!("{what:?}: {e}"), "give ORG/MODEL[@REF]"))?;
         let store = Store::parse(&from)?;
-        let root = store.folder("verify in place (a pull verifies all that it brings)")?.clone();
+        let root = store.folder("verify in place (a pull verifies all that it brings)")?.to_owned();
         let found = store.find(&wanted).await?;
         let folder = add::version_folder(&root, &wanted.model, &found.digest);
         tokio::task::spawn_blocking(move || all_read_again(&folder, found.digest, &found.manifest, None, json))

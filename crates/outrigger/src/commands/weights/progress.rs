@@ -84,6 +84,10 @@ impl Progress {
                 shown.talk(&format!("{path}: the chunk at byte {offset} came wrong and is fetched again"));
                 shown.line(&json!({"event": "wrong_chunk", "path": path, "offset": offset, "len": len}));
             }
+            Event::Changed { path } => {
+                shown.talk(&format!("{path} became another object in the store while it was read; its hashes decide"));
+                shown.line(&json!({"event": "changed", "path": path}));
+            }
             Event::Again { why } => {
                 shown.talk(&format!("{why}; trying again"));
                 shown.line(&json!({"event": "retry", "why": why}));
