@@ -15,7 +15,7 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, Error, Manifest, ModelName, OWN_FOLDER, Wanted,
+    Digest, Error, Manifest, ModelName, Wanted,
     manifest::{self, Fault},
     path::{RefName, Version},
 };
@@ -26,6 +26,7 @@ pub(crate) mod conformance;
 mod folder;
 mod net;
 mod objects;
+mod probe;
 mod provider;
 pub(crate) mod trouble;
 mod web;
@@ -36,6 +37,9 @@ pub use objects::{Meta, Part, Put, Tag, Upload, When};
 pub use web::Base;
 
 pub(crate) use folder::read_small;
+
+/// Of a version, in its folder.
+pub(crate) const MANIFEST: &str = ".outrigger/manifest.json";
 
 const REF_SCHEMA: &str = "outrigger.ref/v1";
 const LONGEST_REF: usize = 4_096;
@@ -222,5 +226,5 @@ pub(crate) fn version_object(model: &ModelName, digest: &Digest) -> String {
 }
 
 pub(crate) fn manifest_object(model: &ModelName, digest: &Digest) -> String {
-    format!("{}/{OWN_FOLDER}/manifest.json", version_object(model, digest))
+    format!("{}/{MANIFEST}", version_object(model, digest))
 }

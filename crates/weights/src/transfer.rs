@@ -24,22 +24,15 @@ use crate::{
     Digest, Error, Manifest, Store, Wanted,
     journal::{Claim, Journal},
     manifest::File,
+    pace::{MOST, Pace},
     plan::{self, Run},
-    store::{
-        self, Found,
-        trouble::{Trouble, gave_up, pause},
-    },
+    source::{Seen, WRONG, consider, damaged},
+    store::{self, Found, trouble::Trouble},
     target::{Have, Target},
 };
 
 /// What open requests may have asked for together, in bytes.
 pub const OPEN_BYTES: u32 = 48 << 20;
-/// More than fit into that when chunks are long, so that short files are not fetched one by one.
-const CONNECTIONS: usize = 6;
-/// Of one run without a chunk gained.
-const TRIES: u32 = 6;
-/// Of one chunk that comes whole and wrong.
-const WRONG: u32 = 4;
 const SYNC_EVERY: u64 = 256 << 20;
 const WRITE_AT_ONCE: usize = 1 << 20;
 
@@ -102,6 +95,7 @@ pub async fn pull(store: &Store, wanted: &Wanted, dir: &Path, watch: Watch) -> R
         target,
         watch,
         open: Semaphore::new(OPEN_BYTES as usize),
+        pace: Pace::new(),
         state: Mutex::new(State {
             left,
             runs: runs.into(),
@@ -183,6 +177,8 @@ struct Pull {
     target: Target,
     watch: Watch,
     open: Semaphore,
+    /// How many connections there are is found out.
+    pace: Pace,
     state: Mutex<State>,
 }
 
@@ -198,24 +194,6 @@ struct State {
     report: Report,
     /// Of each file, which object it is in the store.
     seen: Vec<Seen>,
-}
-
-/// Which object a file was, the first time that a part of it came.
-#[derive(Clone, Debug, Default)]
-struct Seen {
-    etag: Option<String>,
-    changed: bool,
-}
-
-impl Seen {
-    /// Every later range has to be of the same object. Of one that changed nothing more is asked: mirrors that call the same
-    /// bytes by different names are no reason to fail, and a chunk that is not the right one has the wrong hash.
-    fn note(&mut self, etag: Option<String>, read: &Result<(), Trouble>) {
-        if matches!(read, Err(Trouble::Changed)) {
-            self.changed = true;
-        }
-        self.etag = if self.changed { None } else { self.etag.take().or(etag) };
-    }
 }
 
 impl Pull {
@@ -237,7 +215,7 @@ impl Pull {
 
     async fn fetch(self: Arc<Self>) -> Result<(), Error> {
         let mut workers = JoinSet::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..MOST {
             workers.spawn(self.clone().work());
         }
         while let Some(ended) = workers.join_next().await {
@@ -295,6 +273,7 @@ impl Pull {
         let (from, len) = run.range(&self.manifest);
         let file = &self.manifest.files[run.file];
         let permits = u32::try_from(len).unwrap_or(OPEN_BYTES).min(OPEN_BYTES);
+        let _turn = self.pace.turn().await;
         let _open = self.open.acquire_many(permits).await.expect("it is never closed");
         self.lock().report.requests += 1;
         let mut landing = Landing::new(file, run, part);
@@ -303,6 +282,7 @@ impl Pull {
         let read = self.source.range(&object, (from, len), &mut etag, &mut |piece| landing.take(piece)).await;
         self.lock().seen[run.file].note(etag, &read);
         let came = landing.came;
+        if read.is_ok() { self.pace.went(came.bytes) } else { self.pace.failed() }
         (came, read.err())
     }
 
@@ -320,42 +300,20 @@ impl Pull {
         Ok(())
     }
 
-    fn wrong(&self, file: &File, chunk: usize, times: u32) -> Result<(), Error> {
-        let chunk = file.chunks[chunk];
+    fn wrong(&self, file: &File, at: usize, times: u32) -> Result<(), Error> {
+        let chunk = file.chunks[at];
         (self.watch)(&Event::Wrong { path: file.path.to_string(), offset: chunk.offset, len: chunk.len });
-        if times < WRONG {
-            return Ok(());
-        }
-        Err(Error::content(
-            format!(
-                "{}: the chunk at byte {} came {times} times and was not what was published",
-                file.path, chunk.offset
-            ),
-            "the store's copy is damaged: `outrigger weights verify` at the store, or publish it again",
-        ))
+        if times < WRONG { Ok(()) } else { Err(damaged(file, at, times)) }
     }
 
     /// Whether to ask again, and after what pause.
     fn consider(&self, file: &File, trouble: Trouble, tries: u32) -> Result<Duration, Error> {
-        match trouble {
-            Trouble::Stop(error) => Err(error),
-            Trouble::Absent => Err(Error::content(
-                format!("{}: the manifest names it and the store does not have it", file.path),
-                "publish the version again: a part of it was deleted",
-            )),
-            Trouble::Changed => {
-                let path = file.path.to_string();
-                self.lock().report.changed_files += 1;
-                (self.watch)(&Event::Changed { path });
-                Ok(Duration::ZERO)
-            }
-            Trouble::Again { why, .. } if tries >= TRIES => Err(gave_up(tries, &why)),
-            Trouble::Again { why, after } => {
-                self.lock().report.retries += 1;
-                (self.watch)(&Event::Again { why });
-                Ok(after.unwrap_or_else(|| pause(tries)))
-            }
+        match &trouble {
+            Trouble::Changed => self.lock().report.changed_files += 1,
+            Trouble::Again { .. } => self.lock().report.retries += 1,
+            _ => {}
         }
+        consider(file, trouble, tries, &self.watch)
     }
 
     fn part(&self, at: usize) -> Result<Arc<fs::File>, Error> {

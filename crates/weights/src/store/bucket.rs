@@ -248,6 +248,10 @@ impl Bucket {
                 format!("the credentials may not {doing} {object} in {name}: {said}"),
                 format!("check {variables}, and what they are allowed to do"),
             ),
+            StatusCode::NOT_IMPLEMENTED => stop(
+                format!("{name} cannot {doing} {object}: {said}"),
+                "the store lacks what this needs: use another".into(),
+            ),
             status if may_pass(status) => Trouble::Again { why: format!("{object}: {said}"), after: said.retry_after },
             status if status.is_redirection() || code == "AuthorizationHeaderMalformed" => stop(
                 format!("{name} is not where it was asked for: {said}"),

@@ -106,8 +106,7 @@ impl Folder {
                 if meta.is_dir() {
                     folders.push(object);
                 } else if meta.is_file() {
-                    let modified = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
-                    found.push(Meta { object, size: meta.len(), modified: modified.map_or(0, |at| at.as_secs()) });
+                    found.push(Meta { object, size: meta.len(), modified: seconds(&meta) });
                 }
             }
         }
@@ -229,6 +228,21 @@ impl Folder {
         self.settle(&path, object, &When::Always).map(|_| ())
     }
 
+    /// Removes what killed writers have left here, and returns the bytes of it.
+    pub(crate) fn sweep(&self, old: impl Fn(u64) -> bool) -> Result<u64, Error> {
+        let folder = self.root.join(OWN_FOLDER).join("uploads");
+        let names = if folder.is_dir() { disk::names(&folder)? } else { Vec::new() };
+        let mut swept = 0;
+        for path in names.iter().map(|name| folder.join(name)) {
+            let Ok(meta) = fs::symlink_metadata(&path) else { continue };
+            if meta.is_file() && old(seconds(&meta)) {
+                fs::remove_file(&path).map_err(|e| Error::io("remove", &path, &e))?;
+                swept += meta.len();
+            }
+        }
+        Ok(swept)
+    }
+
     pub(crate) fn abort(&self, id: &str) -> Result<(), Trouble> {
         let path = self.upload(plain(id)?);
         match fs::remove_file(&path) {
@@ -236,6 +250,12 @@ impl Folder {
             _ => Ok(()),
         }
     }
+}
+
+/// When a file was written to last, since 1970.
+fn seconds(meta: &fs::Metadata) -> u64 {
+    let modified = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    modified.map_or(0, |at| at.as_secs())
 }
 
 /// An id comes from a journal that others may have written to, and becomes a path.

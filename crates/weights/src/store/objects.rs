@@ -104,13 +104,19 @@ impl Store {
     /// Writes an object. It is asked again when no answer came; so a write under a condition may have been done by a try
     /// before the one that was refused, and whoever is refused reads what is there.
     pub async fn put(&self, object: &str, bytes: &Bytes, when: &When) -> Result<Put, Error> {
-        let pieces = std::slice::from_ref(bytes);
-        let put = match self {
-            Self::Folder(folder) => folder.put(object, bytes, when),
-            Self::Bucket(bucket) => insist(|| bucket.put(object, pieces, when)).await,
-            Self::Web(_) => return Err(self.read_only("write")),
-        };
-        written(object, put)
+        written(object, insist(|| self.put_once(object, bytes, when)).await)
+    }
+
+    /// The same, asked once.
+    pub(crate) async fn put_once(&self, object: &str, bytes: &Bytes, when: &When) -> Result<Put, Trouble> {
+        match self {
+            Self::Folder(folder) => {
+                let (folder, object, bytes, when) = (folder.clone(), object.to_owned(), bytes.clone(), when.clone());
+                blocking(move || folder.put(&object, &bytes, &when)).await
+            }
+            Self::Bucket(bucket) => bucket.put(object, std::slice::from_ref(bytes), when).await,
+            Self::Web(_) => Err(Trouble::Stop(self.read_only("write"))),
+        }
     }
 
     /// Copies an object inside the store; whether there was one.
@@ -172,7 +178,10 @@ impl Store {
     /// Makes an object of its parts; whether the store knew the upload and all of them.
     pub async fn complete(&self, upload: &Upload, parts: &[String]) -> Result<bool, Error> {
         let done = match self {
-            Self::Folder(folder) => folder.complete(&upload.object, &upload.id),
+            Self::Folder(folder) => {
+                let (folder, upload) = (folder.clone(), upload.clone());
+                blocking(move || folder.complete(&upload.object, &upload.id)).await
+            }
             Self::Bucket(bucket) => insist(|| bucket.complete(&upload.object, &upload.id, parts.to_vec())).await,
             Self::Web(_) => return Err(self.read_only("write")),
         };
@@ -189,7 +198,7 @@ impl Store {
         answer(&upload.object, done).map(|_| ())
     }
 
-    fn read_only(&self, doing: &str) -> Error {
+    pub(super) fn read_only(&self, doing: &str) -> Error {
         Error::usage(
             format!("{self} is read over the web and cannot be used to {doing}"),
             "use its file://, s3://, gs:// or az:// address",

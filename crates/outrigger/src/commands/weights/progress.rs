@@ -64,7 +64,8 @@ impl Progress {
         let mut shown = self.lock();
         match event {
             Event::Found { digest, total, files } => {
-                shown.total = *total;
+                // What was read to be hashed is read again to be sent.
+                (shown.total, shown.done, shown.began) = (*total, 0, Instant::now());
                 shown.line(&json!({"event": "found", "digest": digest.to_string(), "total": total, "files": files}));
             }
             Event::Kept { bytes } => {
