@@ -81,12 +81,15 @@ pub async fn add(
     Ok(Added { digest, manifest: shared, published, notes })
 }
 
+/// A file's place in the list, the file, and notes on it.
+type Hashed = (usize, Result<File, Error>, Vec<String>);
+
 /// Hashes every file of a directory.
 fn read_all(from: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<(Vec<File>, Vec<String>), Error> {
     let mut notes = Vec::new();
     let paths = walk(from, &mut notes)?;
     let next = AtomicUsize::new(0);
-    let read: Mutex<Vec<(usize, Result<File, Error>, Vec<String>)>> = Mutex::new(Vec::with_capacity(paths.len()));
+    let read: Mutex<Vec<Hashed>> = Mutex::new(Vec::with_capacity(paths.len()));
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS).min(paths.len());
     std::thread::scope(|scope| {
         for _ in 0..readers {
@@ -151,12 +154,7 @@ fn walk(from: &Path, notes: &mut Vec<String>) -> Result<Vec<FilePath>, Error> {
     Ok(paths)
 }
 
-fn hash(
-    from: &Path,
-    path: FilePath,
-    notes: &mut Vec<String>,
-    on_bytes: &(dyn Fn(u64) + Sync),
-) -> Result<File, Error> {
+fn hash(from: &Path, path: FilePath, notes: &mut Vec<String>, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<File, Error> {
     let reading = |e| Error::io("read", from, &e);
     let mut source = disk::open(from).map_err(reading)?;
     let size = source.metadata().map_err(reading)?.len();
@@ -186,7 +184,11 @@ fn hash(
 }
 
 fn changed_or(path: &Path, error: &std::io::Error) -> Error {
-    if error.kind() == std::io::ErrorKind::UnexpectedEof { changed(&path.display().to_string()) } else { Error::io("read", path, error) }
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        changed(&path.display().to_string())
+    } else {
+        Error::io("read", path, error)
+    }
 }
 
 /// How to cut a file. One that calls itself safetensors and is not is a file like others, which is worth a word.

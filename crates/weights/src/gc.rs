@@ -141,7 +141,12 @@ pub async fn collect(store: &Store, rules: &Rules, now: u64) -> Result<Collected
         }
         for begun in &left.begun {
             let bytes = begun.parts.len() as u64 * begun.part_size;
-            collected.gone.push(Gone { what: begun.upload.object.clone(), why: Why::Upload, bytes, objects: begun.parts.len() });
+            collected.gone.push(Gone {
+                what: begun.upload.object.clone(),
+                why: Why::Upload,
+                bytes,
+                objects: begun.parts.len(),
+            });
             if !rules.dry_run {
                 store.abort(&begun.upload).await?;
             }
@@ -171,7 +176,8 @@ async fn unnamed(store: &Store, named: &BTreeSet<String>) -> Result<BTreeMap<Mod
         let Ok(model) = format!("{org}/{name}").parse::<ModelName>() else { continue };
         let folder = format!("models/{model}/{short}");
         if is_short && !named.contains(&folder) {
-            let version = folders.entry(folder.clone()).or_insert_with(|| Version { model, folder, objects: Vec::new() });
+            let version =
+                folders.entry(folder.clone()).or_insert_with(|| Version { model, folder, objects: Vec::new() });
             version.objects.push(meta);
         }
     }

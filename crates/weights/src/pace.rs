@@ -20,7 +20,7 @@ const WORTH: f64 = 1.05;
 /// The number, as a function of what happened when.
 #[derive(Debug)]
 pub(crate) struct Limit {
-    limit: usize,
+    now: usize,
     /// Bytes since the window began, and when that was.
     bytes: u64,
     began: Duration,
@@ -37,7 +37,7 @@ pub(crate) struct Limit {
 impl Limit {
     fn new() -> Self {
         Self {
-            limit: FIRST,
+            now: FIRST,
             bytes: 0,
             began: Duration::ZERO,
             before: 0.0,
@@ -57,12 +57,14 @@ impl Limit {
         (self.bytes, self.began) = (0, now);
         if self.tried && rate < self.before * WORTH {
             // It brought nothing: back, and a while without trying.
-            (self.limit, self.tried, self.rest) = (self.limit - 1, false, 8);
+            (self.now, self.tried, self.rest) = (self.now - 1, false, 8);
         } else if self.rest > 0 {
             self.rest -= 1;
             self.tried = false;
-        } else if self.limit < MOST {
-            (self.limit, self.tried) = (self.limit + 1, true);
+        } else if self.now < MOST {
+            (self.now, self.tried) = (self.now + 1, true);
+        } else {
+            self.tried = false;
         }
         self.before = rate;
     }
@@ -71,7 +73,7 @@ impl Limit {
         if now < self.deaf_until {
             return;
         }
-        self.limit = (self.limit / 2).max(1);
+        self.now = (self.now / 2).max(1);
         (self.tried, self.rest) = (false, 2);
         (self.bytes, self.began) = (0, now);
         self.deaf_until = now + WINDOW;
@@ -118,7 +120,7 @@ impl Pace {
             let room = self.room.notified();
             {
                 let mut state = self.lock();
-                if state.open < state.limit.limit {
+                if state.open < state.limit.now {
                     state.open += 1;
                     // There may be room for another, when the limit has grown.
                     self.room.notify_one();
@@ -152,9 +154,9 @@ mod tests {
         (0..windows)
             .map(|_| {
                 now += WINDOW;
-                let rate = (limit.limit as f64 * each).min(all);
+                let rate = (limit.now as f64 * each).min(all);
                 limit.went((rate * WINDOW.as_secs_f64()) as u64, now);
-                limit.limit
+                limit.now
             })
             .collect()
     }
@@ -180,11 +182,11 @@ mod tests {
         let now = limit.began + WINDOW;
         limit.failed(now);
         limit.failed(now + Duration::from_millis(10));
-        assert_eq!(limit.limit, MOST / 2);
+        assert_eq!(limit.now, MOST / 2);
         for second in 1..10 {
             limit.failed(now + WINDOW * second);
         }
-        assert_eq!(limit.limit, 1, "one is always tried");
+        assert_eq!(limit.now, 1, "one is always tried");
         let seen = settle(&mut limit, 10e6, 1e12, 40);
         assert_eq!(seen.last(), Some(&MOST), "{seen:?}");
     }

@@ -92,13 +92,16 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
     let folder = store::version_object(&model, &digest);
     let there = target.objects(&folder).await?;
     refs::not_doomed(&there, &folder)?;
-    if before.as_ref().is_some_and(|(named, _)| *named == digest) && refs::missing(&there, &manifest, &digest).is_empty() {
+    if before.as_ref().is_some_and(|(named, _)| *named == digest)
+        && refs::missing(&there, &manifest, &digest).is_empty()
+    {
         watch(&Event::Progress { right: total, fetched: 0 });
         return Ok(Published { total, kept: total, known: true, ..Published::default() });
     }
     let journal = Uploads::open(&state, &target, &model, &digest)?;
     let lacking = refs::missing(&there, &manifest, &digest);
-    let lacking: Vec<usize> = (0..manifest.files.len()).filter(|at| lacking.contains(&manifest.files[*at].path.as_str())).collect();
+    let lacking: Vec<usize> =
+        (0..manifest.files.len()).filter(|at| lacking.contains(&manifest.files[*at].path.as_str())).collect();
     let older = if lacking.is_empty() { Older::new() } else { older(&target, &model, &digest).await? };
     let push = Arc::new(Push::new(source, target, folder, journal, watch, &lacking));
     let lacking_bytes: u64 = lacking.iter().map(|at| manifest.files[*at].size).sum();
@@ -298,7 +301,8 @@ impl Push {
                 Sent::Forgotten => false,
             };
             // It may have become an object by a try whose answer was lost.
-            let is_there = |listed: Vec<Meta>| listed.iter().any(|meta| meta.object == object && meta.size == self.file(at).size);
+            let is_there =
+                |listed: Vec<Meta>| listed.iter().any(|meta| meta.object == object && meta.size == self.file(at).size);
             if whole || is_there(self.target.objects(&self.folder).await?) {
                 self.journal.gone(&object)?;
                 self.file_done(at);
@@ -318,7 +322,8 @@ impl Push {
     async fn begun(&self, at: usize, object: &str) -> Result<Begun, Error> {
         let size = self.file(at).size;
         if let Some(begun) = self.journal.resume(object) {
-            let fits = begun.part_size == part_size(size) && begun.parts.keys().all(|n| (*n as u64) * begun.part_size < size);
+            let fits =
+                begun.part_size == part_size(size) && begun.parts.keys().all(|n| (*n as u64) * begun.part_size < size);
             if fits {
                 self.done(sent_of(&begun, size));
                 return Ok(begun);
@@ -335,7 +340,8 @@ impl Push {
         let size = self.file(at).size;
         let mut parts = Assembly::new(size, begun);
         let chunks = &self.file(at).chunks;
-        let runs = plan::runs_of(self.source.manifest(), at, |chunk| parts.lacks(chunks[chunk].offset, chunks[chunk].end()));
+        let runs =
+            plan::runs_of(self.source.manifest(), at, |chunk| parts.lacks(chunks[chunk].offset, chunks[chunk].end()));
         let read = |run: Run| {
             let push = self.clone();
             Bound::spawn(async move {
@@ -349,17 +355,20 @@ impl Push {
         let mut puts = stream::FuturesUnordered::new();
         while let Some((offset, bytes)) = reads.try_next().await? {
             for (number, pieces) in parts.take(offset, &bytes) {
-                puts.push(Bound::spawn(self.clone().send_part(begun.upload.clone(), begun.part_size, number, pieces)).end());
+                puts.push(
+                    Bound::spawn(self.clone().send_part(begun.upload.clone(), begun.part_size, number, pieces)).end(),
+                );
             }
             // Those that have ended, and so many that no more than a few are open.
             while puts.len() >= LONG_FILES * 2 {
-                if !parts.note(puts.try_next().await?) {
+                let Some(put) = puts.try_next().await? else { break };
+                if !parts.note(put) {
                     return Ok(Sent::Forgotten);
                 }
             }
         }
         while let Some(put) = puts.try_next().await? {
-            if !parts.note(Some(put)) {
+            if !parts.note(put) {
                 return Ok(Sent::Forgotten);
             }
         }
@@ -498,15 +507,10 @@ impl Assembly {
     }
 
     /// Notes a part that was put; false when the store did not know the upload.
-    fn note(&mut self, put: Option<Option<(usize, String)>>) -> bool {
-        match put {
-            Some(Some((number, name))) => {
-                self.names[number] = Some(name);
-                true
-            }
-            Some(None) => false,
-            None => true,
-        }
+    fn note(&mut self, put: Option<(usize, String)>) -> bool {
+        let Some((number, name)) = put else { return false };
+        self.names[number] = Some(name);
+        true
     }
 
     fn names(self) -> Vec<String> {

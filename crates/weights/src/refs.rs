@@ -47,7 +47,8 @@ pub(crate) fn not_doomed(there: &[Meta], folder: &str) -> Result<(), Error> {
 pub(crate) fn missing<'a>(there: &[Meta], manifest: &'a Manifest, digest: &Digest) -> Vec<&'a str> {
     let sizes: BTreeMap<&str, u64> = there.iter().map(|meta| (meta.object.as_str(), meta.size)).collect();
     let folder = store::version_object(&manifest.model, digest);
-    let files = manifest.files.iter().filter(|file| sizes.get(format!("{folder}/{}", file.path).as_str()) != Some(&file.size));
+    let files =
+        manifest.files.iter().filter(|file| sizes.get(format!("{folder}/{}", file.path).as_str()) != Some(&file.size));
     let mut missing: Vec<&str> = files.map(|file| file.path.as_str()).collect();
     if !sizes.contains_key(store::manifest_object(&manifest.model, digest).as_str()) {
         missing.push(store::MANIFEST);
@@ -64,7 +65,7 @@ pub(crate) async fn point(
     before: Option<(Digest, Tag)>,
 ) -> Result<(), Error> {
     let model = &manifest.model;
-    if !before.as_ref().is_some_and(|(named, _)| named == digest) {
+    if before.as_ref().is_none_or(|(named, _)| named != digest) {
         swap(store, model, name, digest, before.as_ref()).await?;
     }
     let folder = store::version_object(model, digest);
@@ -102,7 +103,9 @@ async fn swap(
             let now = now.map_or("deleted".to_owned(), |(named, _)| format!("moved to {named}"));
             Err(Error::content(
                 format!("{model}@{name} was {now} by another publisher meanwhile, and was left there"),
-                format!("{digest} is whole in the store: to have the ref point to it, `outrigger weights rollback {model}@{name} --to {store} --version {digest}`"),
+                format!(
+                    "{digest} is whole in the store: to have the ref point to it, `outrigger weights rollback {model}@{name} --to {store} --version {digest}`"
+                ),
             ))
         }
     }

@@ -37,7 +37,10 @@ pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Wa
         (Some(name), _) => name,
         (None, Version::Ref(name)) => name.clone(),
         (None, Version::Digest(_)) => {
-            return Err(Error::usage("a version alone is deleted by the next gc", "give --ref, the ref that will point to it"));
+            return Err(Error::usage(
+                "a version alone is deleted by the next gc",
+                "give --ref, the ref that will point to it",
+            ));
         }
     };
     let version = from.find(&wanted).await?;

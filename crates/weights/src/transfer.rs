@@ -282,7 +282,11 @@ impl Pull {
         let read = self.source.range(&object, (from, len), &mut etag, &mut |piece| landing.take(piece)).await;
         self.lock().seen[run.file].note(etag, &read);
         let came = landing.came;
-        if read.is_ok() { self.pace.went(came.bytes) } else { self.pace.failed() }
+        if read.is_ok() {
+            self.pace.went(came.bytes);
+        } else {
+            self.pace.failed();
+        }
         (came, read.err())
     }
 

@@ -23,7 +23,9 @@ impl Store {
         }
         let Some(lie) = lie else { return Ok(()) };
         Err(Error::environment(
-            format!("{self} cannot be published to: {lie}, so that two publishers would both be told that they have won"),
+            format!(
+                "{self} cannot be published to: {lie}, so that two publishers would both be told that they have won"
+            ),
             "use a store whose conditional writes hold (S3's If-None-Match and If-Match); reading from this one is no problem",
         ))
     }

@@ -9,8 +9,7 @@ mod publish;
 use std::path::PathBuf;
 
 use outrigger_weights::{
-    Digest, Error, Kind, Manifest, Store, Wanted, add,
-    target, transfer,
+    Digest, Error, Kind, Manifest, Store, Wanted, add, target, transfer,
     verify::{self, Problem},
 };
 use serde_json::{Value, json};
