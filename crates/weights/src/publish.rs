@@ -48,7 +48,7 @@ const MOST_PARTS: u64 = 9_000;
 pub const OPEN_BYTES: u64 = 64 << 20;
 /// Files in parts that are worked on together; short files have more.
 const LONG_FILES: usize = 2;
-const SHORT_FILES: usize = 16;
+const SHORT_FILES: usize = 32;
 /// Runs of one file that are read ahead, in order.
 const AHEAD: usize = 3;
 const COPIES: usize = 8;
