@@ -23,6 +23,9 @@ use crate::{
 /// Objects that are deleted at once.
 const DELETES: usize = 8;
 
+/// How old, in seconds, what a process writes and soon removes has to be to have been left behind.
+const LEAVINGS: u64 = 3_600;
+
 /// What may go.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -156,7 +159,8 @@ pub async fn collect(store: &Store, rules: &Rules, now: u64) -> Result<Collected
         }
     }
     if !rules.dry_run {
-        sweep_leavings(store, &old).await?;
+        // Not those of processes that are at work.
+        sweep_leavings(store, &|modified| old(modified) && now.saturating_sub(modified) >= LEAVINGS).await?;
     }
     Ok(collected)
 }
