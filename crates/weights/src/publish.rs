@@ -48,7 +48,7 @@ const MOST_PARTS: u64 = 9_000;
 pub const OPEN_BYTES: u64 = 64 << 20;
 /// Files in parts that are worked on together; short files have more.
 const LONG_FILES: usize = 2;
-const SHORT_FILES: usize = 16;
+const SHORT_FILES: usize = 32;
 /// Runs of one file that are read ahead, in order.
 const AHEAD: usize = 3;
 const COPIES: usize = 8;
@@ -361,13 +361,14 @@ impl Push {
             }
             // Those that have ended, and so many that no more than a few are open.
             while puts.len() >= LONG_FILES * 2 {
-                if !parts.note(puts.try_next().await?) {
+                let Some(put) = puts.try_next().await? else { break };
+                if !parts.note(put) {
                     return Ok(Sent::Forgotten);
                 }
             }
         }
         while let Some(put) = puts.try_next().await? {
-            if !parts.note(Some(put)) {
+            if !parts.note(put) {
                 return Ok(Sent::Forgotten);
             }
         }
@@ -506,15 +507,10 @@ impl Assembly {
     }
 
     /// Notes a part that was put; false when the store did not know the upload.
-    fn note(&mut self, put: Option<Option<(usize, String)>>) -> bool {
-        match put {
-            Some(Some((number, name))) => {
-                self.names[number] = Some(name);
-                true
-            }
-            Some(None) => false,
-            None => true,
-        }
+    fn note(&mut self, put: Option<(usize, String)>) -> bool {
+        let Some((number, name)) = put else { return false };
+        self.names[number] = Some(name);
+        true
     }
 
     fn names(self) -> Vec<String> {

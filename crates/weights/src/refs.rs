@@ -65,7 +65,7 @@ pub(crate) async fn point(
     before: Option<(Digest, Tag)>,
 ) -> Result<(), Error> {
     let model = &manifest.model;
-    if !before.as_ref().is_some_and(|(named, _)| named == digest) {
+    if before.as_ref().is_none_or(|(named, _)| named != digest) {
         swap(store, model, name, digest, before.as_ref()).await?;
     }
     let folder = store::version_object(model, digest);

@@ -283,9 +283,9 @@ impl Pull {
         self.lock().seen[run.file].note(etag, &read);
         let came = landing.came;
         if read.is_ok() {
-            self.pace.went(came.bytes)
+            self.pace.went(came.bytes);
         } else {
-            self.pace.failed()
+            self.pace.failed();
         }
         (came, read.err())
     }

@@ -177,7 +177,8 @@ pub(crate) fn left(state: &Path, store: &Store) -> Result<Vec<Left>, Error> {
     let folder = state.join("uploads");
     let names = if folder.is_dir() { disk::names(&folder)? } else { Vec::new() };
     let mut all = Vec::new();
-    for path in names.iter().filter(|name| name.ends_with(".jsonl")).map(|name| folder.join(name)) {
+    let journals = names.iter().map(|name| folder.join(name)).filter(|path| path.extension() == Some("jsonl".as_ref()));
+    for path in journals {
         let Ok(mut file) = disk::open_to_write(&path) else { continue };
         if disk::take(&file, &path, "").is_err() {
             continue;
