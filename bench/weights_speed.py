@@ -15,7 +15,7 @@ import threading
 import time
 
 import weights as rig
-from object_store import MIB, Relay
+from object_store import MIB, Relay, Store
 
 GIB = 1 << 30
 TOOLS = os.path.dirname(sys.executable)
@@ -31,6 +31,12 @@ for name in sys.argv[5:]:
     os.makedirs(os.path.dirname(os.path.join(to, name)) or to, exist_ok=True)
     s3.download_file(bucket, prefix + name, os.path.join(to, name))
 """
+UPLOAD = """
+import boto3, os, sys
+s3 = boto3.client("s3", endpoint_url="{url}")
+for name in sys.argv[2:]:
+    s3.upload_file(os.path.join(sys.argv[1], name), "weights", "to/" + name)
+"""
 missed = []
 
 
@@ -41,11 +47,11 @@ def bar(name, value, limit, at_least=False):
         missed.append(name)
 
 
-def measured(command, size):
+def measured(command, size, env=None):
     """CPU seconds for each GiB, MiB a second, and peak memory in MiB."""
     with open(rig.path("stderr"), "wb") as words:
         began = time.monotonic()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=words)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=words, env=env)
         memory = Watched(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - began
@@ -72,14 +78,14 @@ class Watched(threading.Thread):
             pass
 
 
-def rounds(commands, size, count, check=None):
+def rounds(commands, size, count, check=None, env=None):
     """The tools in turn, each into a new directory; of each the medians, and the range of its CPU time."""
     rows = {who: [] for who in commands}
     for number in range(count):
         for who, command in commands.items():
             to = rig.path("to")
             shutil.rmtree(to, ignore_errors=True)
-            rows[who].append(measured(command(to), size))
+            rows[who].append(measured(command(to), size, env))
             if number == 0 and check:
                 check(to)
             shutil.rmtree(to, ignore_errors=True)
@@ -174,6 +180,48 @@ def pull(options):
     bar("pull: CPU, times curl's", median["outrigger"][0] / median["curl to files"][0], 1.25)
     bar("pull: rate, times curl's", median["outrigger"][1] / median["curl to files"][1], 0.85, at_least=True)
     bar("pull: peak memory in MiB", median["outrigger"][2], 64)
+
+
+def push(options):
+    """Into the test store, whose folder is looked at afterwards. Only ours says what is in it and that it is whole: `add` hashes every file
+    twice, by SHA-256 and BLAKE3, before it sends it."""
+    def make(where):
+        rig.make_model(where, options.mib)
+        plain_names(where)
+
+    model(make)
+    shutil.rmtree(rig.path("store"))
+    with Store(rig.path("s3"), "weights") as store:
+        env = {**os.environ, "AWS_ENDPOINT_URL": store.url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest",
+               "AWS_REGION": "us-east-1", "XDG_STATE_HOME": rig.path("state")}
+        remote = f":s3,provider=Other,endpoint='{store.url}',access_key_id=test,secret_access_key=testtest:weights/to"
+        upload = UPLOAD.format(url=store.url)
+
+        def fresh(command):
+            def made(to):
+                os.makedirs(os.path.join(store.root, "weights"), exist_ok=True)
+                shutil.rmtree(os.path.join(store.root, "weights", "to"), ignore_errors=True)
+                return command
+
+            return made
+
+        commands = {
+            "outrigger": fresh([rig.BIN, "weights", "add", rig.path("model"), "--name", rig.NAME, "--to", "s3://weights/to", "--json"]),
+            "s5cmd": fresh([os.path.join(TOOLS, "s5cmd"), "--endpoint-url", store.url, "cp", f"{rig.path('model')}/", "s3://weights/to/"]),
+            "rclone": fresh([*RCLONE, "copy", rig.path("model"), remote]),
+            "boto3": fresh([sys.executable, "-c", upload, rig.path("model"), *files()]),
+        }
+
+        def check(_):
+            top = os.path.join(store.root, "weights", "to")
+            home = os.path.join(top, "models", rig.NAME)
+            same(os.path.join(home, os.listdir(home)[0]) if os.path.isdir(home) else top)
+
+        print(f"push, {options.mib} MiB in {len(files())} files to the test store, {options.rounds} rounds:")
+        median = rounds(commands, rig.total(), options.rounds, check, env)
+    bar("push: CPU, times s5cmd's", median["outrigger"][0] / median["s5cmd"][0], 0.6)
+    bar("push: CPU-s/GiB with both hashes", median["outrigger"][0], 2.3)
+    bar("push: peak memory in MiB", median["outrigger"][2], 96 + 32)
 
 
 def small(options):
@@ -282,7 +330,7 @@ def main():
     options = parser.parse_args()
     where = subprocess.run(["stat", "-f", "-c", "%T", rig.path()], capture_output=True, text=True).stdout.strip()
     print(f"files are on {where}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    for part in (pull, small, far, memory):
+    for part in (pull, push, small, far, memory):
         if options.only in part.__name__:
             part(options)
     for name in missed:
