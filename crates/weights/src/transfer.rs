@@ -1,7 +1,7 @@
 //! A version, pulled into a directory: what is missing is asked for in a few requests at once, hashed as it comes, and
 //! counted chunk by chunk.
 //!
-//! The requests that are open never ask for more than 48 MiB together. That bound holds for what a kill loses whatever the
+//! The requests that are open never ask for more than 64 MiB together. That bound holds for what a kill loses whatever the
 //! network keeps in its buffers, since a server cannot send what it was not asked for; and it is what the process needs in
 //! memory at most, though it needs far less: bytes go to the disk as they come.
 //!
@@ -13,7 +13,7 @@ use std::{
     collections::VecDeque,
     fs,
     os::unix::fs::FileExt as _,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,23 +21,18 @@ use std::{
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
-    Digest, Error, Manifest, Store, Wanted, disk,
+    Digest, Error, Manifest, Store, Wanted,
     journal::{Claim, Journal},
     manifest::File,
+    pace::{MOST, Pace},
     plan::{self, Run},
-    store::{self, Found},
+    source::{Seen, WRONG, consider, damaged},
+    store::{self, Found, trouble::Trouble},
     target::{Have, Target},
-    web::{self, Connection, Trouble},
 };
 
 /// What open requests may have asked for together, in bytes.
-pub const OPEN_BYTES: u32 = 48 << 20;
-/// More than fit into that when chunks are long, so that short files are not fetched one by one.
-const CONNECTIONS: usize = 6;
-/// Of one run without a chunk gained.
-const TRIES: u32 = 6;
-/// Of one chunk that comes whole and wrong.
-const WRONG: u32 = 4;
+pub const OPEN_BYTES: u32 = 64 << 20;
 const SYNC_EVERY: u64 = 256 << 20;
 const WRITE_AT_ONCE: usize = 1 << 20;
 
@@ -54,6 +49,8 @@ pub enum Event {
     File { path: String },
     /// A chunk came with the wrong hash.
     Wrong { path: String, offset: u64, len: u32 },
+    /// A file became another object in the store while it was read.
+    Changed { path: String },
     /// A request failed and is made again.
     Again { why: String },
 }
@@ -69,6 +66,8 @@ pub struct Report {
     pub requests: u64,
     pub retries: u64,
     pub wrong_chunks: u64,
+    /// That became other objects in the store on the way.
+    pub changed_files: u64,
 }
 
 pub type Watch = Arc<dyn Fn(&Event) + Send + Sync>;
@@ -88,6 +87,7 @@ pub async fn pull(store: &Store, wanted: &Wanted, dir: &Path, watch: Watch) -> R
     let runs = plan::runs(&manifest, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));
     let left = have.iter().map(|chunks| chunks.as_ref().map(|c| c.iter().filter(|good| !**good).count())).collect();
     let report = Report { total: manifest.total(), kept, ..Report::default() };
+    let seen = vec![Seen::default(); manifest.files.len()];
     let pull = Arc::new(Pull {
         source: store.clone(),
         folder: store::version_object(&wanted.model, &digest),
@@ -95,6 +95,7 @@ pub async fn pull(store: &Store, wanted: &Wanted, dir: &Path, watch: Watch) -> R
         target,
         watch,
         open: Semaphore::new(OPEN_BYTES as usize),
+        pace: Pace::new(),
         state: Mutex::new(State {
             left,
             runs: runs.into(),
@@ -103,6 +104,7 @@ pub async fn pull(store: &Store, wanted: &Wanted, dir: &Path, watch: Watch) -> R
             unsynced: 0,
             right: kept,
             report,
+            seen,
         }),
     });
     pull.finish_those_without_a_gap().await?;
@@ -175,6 +177,8 @@ struct Pull {
     target: Target,
     watch: Watch,
     open: Semaphore,
+    /// How many connections there are is found out.
+    pace: Pace,
     state: Mutex<State>,
 }
 
@@ -188,6 +192,8 @@ struct State {
     unsynced: u64,
     right: u64,
     report: Report,
+    /// Of each file, which object it is in the store.
+    seen: Vec<Seen>,
 }
 
 impl Pull {
@@ -209,7 +215,7 @@ impl Pull {
 
     async fn fetch(self: Arc<Self>) -> Result<(), Error> {
         let mut workers = JoinSet::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..MOST {
             workers.spawn(self.clone().work());
         }
         while let Some(ended) = workers.join_next().await {
@@ -222,15 +228,14 @@ impl Pull {
     }
 
     async fn work(self: Arc<Self>) -> Result<(), Error> {
-        let mut reader = Reader::new(&self.source);
         loop {
             let Some(run) = self.lock().runs.pop_front() else { return Ok(()) };
-            self.bring(&mut reader, run).await?;
+            self.bring(run).await?;
         }
     }
 
     /// Brings all chunks of a run, asking again for those that did not come.
-    async fn bring(self: &Arc<Self>, reader: &mut Reader, run: Run) -> Result<(), Error> {
+    async fn bring(self: &Arc<Self>, run: Run) -> Result<(), Error> {
         let file = &self.manifest.files[run.file];
         let part = self.part(run.file)?;
         let mut good = vec![false; file.chunks.len()];
@@ -239,7 +244,7 @@ impl Pull {
         loop {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk];
             let Some(next) = plan::runs_of(&self.manifest, run.file, missing).first().copied() else { break };
-            let (came, trouble) = self.ask(reader, next, &part).await;
+            let (came, trouble) = self.ask(next, &part).await;
             let gained: Vec<Claim> = came.good.iter().map(|chunk| (run.file as u32, *chunk as u32)).collect();
             came.good.iter().for_each(|chunk| good[*chunk] = true);
             self.account(file, &came, &gained)?;
@@ -264,16 +269,27 @@ impl Pull {
     }
 
     /// One request: what came of it, and what went wrong.
-    async fn ask(&self, reader: &mut Reader, run: Run, part: &fs::File) -> (Came, Option<Trouble>) {
+    async fn ask(&self, run: Run, part: &fs::File) -> (Came, Option<Trouble>) {
         let (from, len) = run.range(&self.manifest);
         let file = &self.manifest.files[run.file];
         let permits = u32::try_from(len).unwrap_or(OPEN_BYTES).min(OPEN_BYTES);
+        let _turn = self.pace.turn().await;
         let _open = self.open.acquire_many(permits).await.expect("it is never closed");
         self.lock().report.requests += 1;
         let mut landing = Landing::new(file, run, part);
         let object = format!("{}/{}", self.folder, file.path);
-        let read = reader.read(&object, (from, len), &mut |piece| landing.take(piece)).await;
+        let mut etag = self.lock().seen[run.file].etag.clone();
+        let read = self.source.range(&object, (from, len), &mut etag, &mut |piece| landing.take(piece)).await;
+        if self.lock().seen[run.file].note(etag, &read) {
+            self.lock().report.changed_files += 1;
+            (self.watch)(&Event::Changed { path: file.path.to_string() });
+        }
         let came = landing.came;
+        if read.is_ok() {
+            self.pace.went(came.bytes);
+        } else {
+            self.pace.failed();
+        }
         (came, read.err())
     }
 
@@ -291,36 +307,18 @@ impl Pull {
         Ok(())
     }
 
-    fn wrong(&self, file: &File, chunk: usize, times: u32) -> Result<(), Error> {
-        let chunk = file.chunks[chunk];
+    fn wrong(&self, file: &File, at: usize, times: u32) -> Result<(), Error> {
+        let chunk = file.chunks[at];
         (self.watch)(&Event::Wrong { path: file.path.to_string(), offset: chunk.offset, len: chunk.len });
-        if times < WRONG {
-            return Ok(());
-        }
-        Err(Error::content(
-            format!(
-                "{}: the chunk at byte {} came {times} times and was not what was published",
-                file.path, chunk.offset
-            ),
-            "the store's copy is damaged: `outrigger weights verify` at the store, or publish it again",
-        ))
+        if times < WRONG { Ok(()) } else { Err(damaged(file, at, times)) }
     }
 
     /// Whether to ask again, and after what pause.
     fn consider(&self, file: &File, trouble: Trouble, tries: u32) -> Result<Duration, Error> {
-        match trouble {
-            Trouble::Stop(error) => Err(error),
-            Trouble::Absent => Err(Error::content(
-                format!("{}: the manifest names it and the store does not have it", file.path),
-                "publish the version again: a part of it was deleted",
-            )),
-            Trouble::Again { why, .. } if tries >= TRIES => Err(web::gave_up(tries, &why)),
-            Trouble::Again { why, after } => {
-                self.lock().report.retries += 1;
-                (self.watch)(&Event::Again { why });
-                Ok(after.unwrap_or_else(|| web::pause(tries)))
-            }
+        if matches!(trouble, Trouble::Again { .. }) {
+            self.lock().report.retries += 1;
         }
+        consider(file, trouble, tries, &self.watch)
     }
 
     fn part(&self, at: usize) -> Result<Arc<fs::File>, Error> {
@@ -389,6 +387,7 @@ struct Landing<'a> {
 
 impl<'a> Landing<'a> {
     fn new(file: &'a File, run: Run, part: &'a fs::File) -> Self {
+        let longest = file.chunks[run.first..run.end].iter().map(|chunk| chunk.len as usize).max().unwrap_or(0);
         Self {
             file,
             part,
@@ -396,7 +395,7 @@ impl<'a> Landing<'a> {
             end: run.end,
             hasher: blake3::Hasher::new(),
             in_chunk: 0,
-            buffer: Vec::with_capacity(WRITE_AT_ONCE),
+            buffer: Vec::with_capacity(longest.min(WRITE_AT_ONCE)),
             offset: file.chunks[run.first].offset,
             came: Came::default(),
         }
@@ -439,56 +438,4 @@ impl<'a> Landing<'a> {
         self.in_chunk = 0;
         self.chunk += 1;
     }
-}
-
-/// One way into a store.
-enum Reader {
-    Folder(PathBuf),
-    Web(Connection),
-}
-
-impl Reader {
-    fn new(store: &Store) -> Self {
-        match store {
-            Store::Folder(folder) => Self::Folder(folder.clone()),
-            Store::Web(base) => Self::Web(Connection::new(base.clone())),
-        }
-    }
-
-    async fn read(
-        &mut self,
-        object: &str,
-        range: (u64, u64),
-        sink: &mut (impl FnMut(&[u8]) -> Result<(), Error> + Send),
-    ) -> Result<(), Trouble> {
-        match self {
-            Self::Web(connection) => connection.range(object, range, sink).await,
-            Self::Folder(folder) => read_folder(&folder.join(object), range, sink),
-        }
-    }
-}
-
-fn read_folder(
-    path: &Path,
-    (from, len): (u64, u64),
-    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), Trouble> {
-    let reading = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => Trouble::Absent,
-        std::io::ErrorKind::UnexpectedEof => {
-            let message = format!("{} is shorter than its manifest says", path.display());
-            Trouble::Stop(Error::content(message, "publish the version again"))
-        }
-        _ => Trouble::Stop(Error::io("read", path, &e)),
-    };
-    let file = disk::open(path).map_err(reading)?;
-    let mut buffer = vec![0; WRITE_AT_ONCE];
-    let mut at = 0;
-    while at < len {
-        let piece = &mut buffer[..WRITE_AT_ONCE.min(usize::try_from(len - at).unwrap_or(WRITE_AT_ONCE))];
-        file.read_exact_at(piece, from + at).map_err(reading)?;
-        sink(piece).map_err(Trouble::Stop)?;
-        at += piece.len() as u64;
-    }
-    Ok(())
 }

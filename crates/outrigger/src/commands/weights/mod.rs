@@ -4,13 +4,12 @@
 //! which lasts, a line for each thing that happens.
 
 mod progress;
+mod publish;
 
 use std::path::PathBuf;
 
 use outrigger_weights::{
-    Digest, Error, Kind, Manifest, ModelName, Store, Wanted, add,
-    path::RefName,
-    target, transfer,
+    Digest, Error, Kind, Manifest, Store, Wanted, add, target, transfer,
     verify::{self, Problem},
 };
 use serde_json::{Value, json};
@@ -21,7 +20,9 @@ use super::{Exit, interrupt::until_interrupted, name_column, write_out};
 /// Move model weights: verified, and resumed where a killed process stopped.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A STORE is file:///PATH, or for reading alone http://HOST/PATH, which is such a folder behind a web server."
+    after_help = "A STORE is s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///PATH, or for reading alone \
+                  https://HOST/PATH, which is such a folder or bucket behind a web server. Credentials come from the environment, \
+                  in the variables that each provider's own tools read."
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -30,29 +31,13 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Put a model's directory into a store as a new version, and point a ref to it.
-    Add {
-        /// The directory, as the hub's client leaves it.
-        dir: PathBuf,
-        /// What the model is called.
-        #[arg(long, value_name = "ORG/MODEL")]
-        name: ModelName,
-        /// The store, file:///PATH; it is made if it is not there.
-        #[arg(long, value_name = "STORE")]
-        to: String,
-        /// The ref that will point to this version.
-        #[arg(long = "ref", value_name = "REF", default_value = "main")]
-        reference: RefName,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Add(publish::AddArgs),
     /// Bring a version into a directory. Killed at any moment, it goes on where it was when it is called again.
     Pull {
         /// Which model, and which ref or version of it: `main` if nothing is said.
         #[arg(value_name = "ORG/MODEL[@REF]")]
         wanted: Wanted,
-        /// The store, file:///PATH or http://HOST/PATH.
+        /// The store.
         #[arg(long, value_name = "STORE")]
         from: String,
         /// The directory: empty, or new, or of a pull of this very version.
@@ -64,7 +49,7 @@ enum What {
     },
     /// List what a store has.
     Ls {
-        /// The store, file:///PATH.
+        /// The store.
         #[arg(long, value_name = "STORE")]
         from: String,
         /// Print JSON.
@@ -76,13 +61,16 @@ enum What {
         /// Which model, and which ref or version of it.
         #[arg(value_name = "ORG/MODEL[@REF]")]
         wanted: Wanted,
-        /// The store, file:///PATH or http://HOST/PATH.
+        /// The store.
         #[arg(long, value_name = "STORE")]
         from: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
+    Replicate(publish::ReplicateArgs),
+    Rollback(publish::RollbackArgs),
+    Gc(publish::GcArgs),
     /// Read everything again: a pulled directory, or with --from a version where it lies in a store.
     Verify {
         /// A directory that was pulled; with --from, ORG/MODEL[@REF].
@@ -96,20 +84,20 @@ enum What {
     },
 }
 
-pub(super) fn run(args: &Args) -> Exit {
-    let done = match &args.what {
-        What::Add { dir, name, to, reference, json } => add(dir, name, to, reference, *json),
-        What::Pull { wanted, from, to, json } => {
-            return until_interrupted(pull(wanted.clone(), from.clone(), to.clone(), *json));
+pub(super) fn run(args: Args) -> Exit {
+    match args.what {
+        What::Add(args) => until_interrupted(publish::add(args)),
+        What::Pull { wanted, from, to, json } => until_interrupted(pull(wanted, from, to, json)),
+        What::Ls { from, json } => until_interrupted(ls(from, json)),
+        What::Show { wanted, from, json } => until_interrupted(show(wanted, from, json)),
+        What::Replicate(args) => until_interrupted(publish::replicate(args)),
+        What::Rollback(args) => until_interrupted(publish::rollback(args)),
+        What::Gc(args) => until_interrupted(publish::gc(args)),
+        What::Verify { what, from: Some(from), json } => until_interrupted(verify_in_store(what, from, json)),
+        What::Verify { what, from: None, json } => {
+            verify_directory(&PathBuf::from(what), json).unwrap_or_else(|error| failed(&error))
         }
-        What::Ls { from, json } => ls(from, *json),
-        What::Show { wanted, from, json } => return until_interrupted(show(wanted.clone(), from.clone(), *json)),
-        What::Verify { what, from: Some(from), json } => {
-            return until_interrupted(verify_in_store(what.clone(), from.clone(), *json));
-        }
-        What::Verify { what, from: None, json } => verify_directory(&PathBuf::from(what), *json),
-    };
-    done.unwrap_or_else(|error| failed(&error))
+    }
 }
 
 fn failed(error: &Error) -> Exit {
@@ -119,35 +107,6 @@ fn failed(error: &Error) -> Exit {
         Kind::Content => Exit::No,
         Kind::Environment => Exit::Environment,
     }
-}
-
-fn add(dir: &std::path::Path, name: &ModelName, to: &str, reference: &RefName, json: bool) -> Result<Exit, Error> {
-    let store = Store::parse(to)?;
-    let root = store.folder("publish")?;
-    let progress = Progress::to_stderr(json);
-    let added = add::add(dir, root, name, reference, &|bytes| progress.add(bytes));
-    progress.clear();
-    let added = added?;
-    for note in &added.notes {
-        eprintln!("note: {note}");
-    }
-    let manifest = &added.manifest;
-    let text = if json {
-        let mut out = summary(&added.digest, manifest);
-        out["ref"] = reference.as_str().into();
-        out["known"] = added.known.into();
-        out["notes"] = added.notes.clone().into();
-        format!("{out}\n")
-    } else {
-        let known = if added.known { ", which the store had already" } else { "" };
-        format!(
-            "{name}@{reference} is {}{known}: {} files, {}\n",
-            added.digest,
-            manifest.files.len(),
-            progress::bytes(manifest.total())
-        )
-    };
-    Ok(write_out(&text))
 }
 
 async fn pull(wanted: Wanted, from: String, to: PathBuf, json: bool) -> Exit {
@@ -164,7 +123,7 @@ async fn pull(wanted: Wanted, from: String, to: PathBuf, json: bool) -> Exit {
             "{}\n",
             json!({"event": "done", "digest": digest.to_string(), "dir": to.display().to_string(), "total": report.total,
                 "kept": report.kept, "fetched": report.fetched, "requests": report.requests, "retries": report.retries,
-                "wrong_chunks": report.wrong_chunks})
+                "wrong_chunks": report.wrong_chunks, "changed_files": report.changed_files})
         )),
         Ok((digest, report)) => write_out(&format!(
             "{wanted} is in {}, every byte of it right: {digest}\n{} in all, {} of it there before, {} fetched in {} requests; \
@@ -185,14 +144,21 @@ async fn pull(wanted: Wanted, from: String, to: PathBuf, json: bool) -> Exit {
     }
 }
 
-fn ls(from: &str, json: bool) -> Result<Exit, Error> {
-    let listed = Store::parse(from)?.list()?;
+async fn ls(from: String, json: bool) -> Exit {
+    let listed = match Store::parse(&from) {
+        Ok(store) => store.list().await,
+        Err(error) => Err(error),
+    };
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(error) => return failed(&error),
+    };
     if json {
         let rows: Vec<Value> = listed
             .iter()
             .map(|one| json!({"model": one.model.as_str(), "ref": one.name.as_str(), "digest": one.digest.to_string()}))
             .collect();
-        return Ok(write_out(&format!("{}\n", json!({"refs": rows}))));
+        return write_out(&format!("{}\n", json!({"refs": rows})));
     }
     let names: Vec<String> = listed.iter().map(|one| format!("{}@{}", one.model, one.name)).collect();
     let width = name_column(names.iter().map(String::as_str));
@@ -201,7 +167,7 @@ fn ls(from: &str, json: bool) -> Result<Exit, Error> {
     if rows.is_empty() {
         eprintln!("the store is empty");
     }
-    Ok(write_out(&rows))
+    write_out(&rows)
 }
 
 async fn show(wanted: Wanted, from: String, json: bool) -> Exit {
@@ -247,7 +213,7 @@ async fn verify_in_store(what: String, from: String, json: bool) -> Exit {
         let wanted: Wanted =
             what.parse().map_err(|e| Error::usage(format!("{what:?}: {e}"), "give ORG/MODEL[@REF]"))?;
         let store = Store::parse(&from)?;
-        let root = store.folder("verify in place (a pull verifies all that it brings)")?.clone();
+        let root = store.folder("verify in place (a pull verifies all that it brings)")?.to_owned();
         let found = store.find(&wanted).await?;
         let folder = add::version_folder(&root, &wanted.model, &found.digest);
         tokio::task::spawn_blocking(move || all_read_again(&folder, found.digest, &found.manifest, None, json))
