@@ -45,7 +45,7 @@ pub fn add(
     on_bytes: &dyn Fn(u64),
 ) -> Result<Added, Error> {
     let mut notes = Vec::new();
-    let paths = walk(from, &mut notes)?;
+    let paths = walk(from, &|path| NOT_THE_MODELS.contains(&path), &mut notes)?;
     let home = root.join("models").join(model.as_str());
     disk::make_folder(&home)?;
     let _lock = disk::lock(&home.join(".lock"), &format!("{model} in this store"))?;
@@ -105,16 +105,20 @@ fn publish(
 }
 
 /// The files of a directory, in order. Everything that is not a plain file or a directory is refused.
-fn walk(from: &Path, notes: &mut Vec<String>) -> Result<Vec<FilePath>, Error> {
+pub(crate) fn walk(
+    from: &Path,
+    left_out: &dyn Fn(&str) -> bool,
+    notes: &mut Vec<String>,
+) -> Result<Vec<FilePath>, Error> {
     let mut paths = Vec::new();
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
         for name in disk::names(&from.join(&folder))? {
-            if folder.is_empty() && NOT_THE_MODELS.contains(&&*name) {
-                notes.push(format!("{name} is not the model's and was left out"));
+            let below = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            if left_out(&below) {
+                notes.push(format!("{below} is not the model's and was left out"));
                 continue;
             }
-            let below = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             let path = from.join(&below);
             let kind = fs::symlink_metadata(&path).map_err(|e| Error::io("read", &path, &e))?.file_type();
             if kind.is_dir() {

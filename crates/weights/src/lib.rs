@@ -21,6 +21,8 @@ pub mod manifest;
 pub mod path;
 pub mod plan;
 pub mod safetensors;
+pub mod sign;
+pub mod signing;
 pub mod store;
 pub mod target;
 pub mod transfer;

@@ -118,7 +118,7 @@ impl Store {
         })
     }
 
-    async fn small(&self, object: &str, limit: usize) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) async fn small(&self, object: &str, limit: usize) -> Result<Option<Vec<u8>>, Error> {
         match self {
             Self::Folder(folder) => read_small(&folder.join(object), limit),
             Self::Web(base) => web::small(base, object, limit).await,
@@ -180,6 +180,10 @@ pub(crate) fn version_object(model: &ModelName, digest: &Digest) -> String {
 
 pub(crate) fn manifest_object(model: &ModelName, digest: &Digest) -> String {
     format!("{}/{OWN_FOLDER}/manifest.json", version_object(model, digest))
+}
+
+pub(crate) fn signature_object(model: &ModelName, digest: &Digest) -> String {
+    format!("{}/{OWN_FOLDER}/{}", version_object(model, digest), crate::sign::FILE)
 }
 
 /// A whole file of at most `limit` bytes; `None` when it is not there.

@@ -24,6 +24,7 @@ use crate::{
     Digest, Error, Manifest, OWN_FOLDER, disk,
     journal::Journal,
     manifest::{self, File},
+    sign,
     store::read_small,
 };
 
@@ -140,6 +141,11 @@ impl Target {
             disk::sync_folder_of(&self.dir.join(folder))?;
         }
         disk::sync_folder_of(&place)
+    }
+
+    /// What was fetched with the manifest, and checked against a key.
+    pub(crate) fn keep_signature(&self, bytes: &[u8]) -> Result<(), Error> {
+        disk::write_atomically(&self.own.join(sign::FILE), bytes)
     }
 
     /// Everything is in its place: says so, and leaves nothing else behind.

@@ -25,6 +25,8 @@ use crate::{
     journal::{Claim, Journal},
     manifest::File,
     plan::{self, Run},
+    sign::PublicKey,
+    signing,
     store::{self, Found},
     target::{Have, Target},
     web::{self, Connection, Trouble},
@@ -73,9 +75,26 @@ pub struct Report {
 
 pub type Watch = Arc<dyn Fn(&Event) + Send + Sync>;
 
+/// What a pull may be told besides from where and to where.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Only a version that this key has signed.
+    pub key: Option<PublicKey>,
+}
+
 /// Pulls the version that was asked for. Dropped at any time, it leaves a directory in which the next call goes on.
-pub async fn pull(store: &Store, wanted: &Wanted, dir: &Path, watch: Watch) -> Result<(Digest, Report), Error> {
+pub async fn pull(
+    store: &Store,
+    wanted: &Wanted,
+    dir: &Path,
+    options: Options,
+    watch: Watch,
+) -> Result<(Digest, Report), Error> {
     let Found { digest, bytes, manifest } = store.find(wanted).await?;
+    let signature = match &options.key {
+        Some(key) => Some(signing::vouched(store, &wanted.model, key, digest, &manifest).await?),
+        None => None,
+    };
     watch(&Event::Found { digest, total: manifest.total(), files: manifest.files.len() });
     let (dir, watching, manifest) = (dir.to_owned(), watch.clone(), Arc::new(manifest));
     let looked = blocking({
@@ -83,6 +102,9 @@ pub async fn pull(store: &Store, wanted: &Wanted, dir: &Path, watch: Watch) -> R
         move || survey(&dir, digest, &bytes, &manifest, &watching)
     });
     let Survey { target, journal, have } = looked.await?;
+    if let Some(signature) = signature {
+        target.keep_signature(&signature)?;
+    }
     let kept = right_bytes(&manifest, &have);
     target.room_for(manifest.total() - kept)?;
     let runs = plan::runs(&manifest, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));
