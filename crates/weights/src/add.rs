@@ -161,7 +161,7 @@ fn copy_all(
         if folders.insert(folder.clone()) {
             disk::make_folder(&folder)?;
         }
-        files.push(copy(&from.join(path.to_path()), &to, path, notes, on_bytes)?);
+        files.push(copy(&from.join(path.to_path()), Some(&to), path, notes, on_bytes)?);
     }
     // Names last only when their folders were synced, and theirs.
     folders.insert(staging.to_owned());
@@ -171,10 +171,16 @@ fn copy_all(
     Ok(files)
 }
 
-/// Copies a file and hashes what it copies.
+/// The files of a directory, cut and hashed as [`add`] would, and nothing written.
+pub fn describe(from: &Path, notes: &mut Vec<String>, on_bytes: &dyn Fn(u64)) -> Result<Vec<File>, Error> {
+    let paths = walk(from, &|path| NOT_THE_MODELS.contains(&path), notes)?;
+    paths.into_iter().map(|path| copy(&from.join(path.to_path()), None, path, notes, on_bytes)).collect()
+}
+
+/// Copies a file, if it is to be copied, and hashes what was read.
 fn copy(
     from: &Path,
-    to: &Path,
+    to: Option<&Path>,
     path: FilePath,
     notes: &mut Vec<String>,
     on_bytes: &dyn Fn(u64),
@@ -183,8 +189,8 @@ fn copy(
     let mut source = disk::open(from).map_err(reading)?;
     let size = source.metadata().map_err(reading)?.len();
     let (chunker, lens) = cuts(from, &path, size, notes)?;
-    let writing = |e| Error::io("write", to, &e);
-    let mut out = fs::File::create_new(to).map_err(writing)?;
+    let writing = |e| Error::io("write", to.unwrap_or(from), &e);
+    let mut out = to.map(fs::File::create_new).transpose().map_err(writing)?;
     let mut whole = Sha256::new();
     let mut buffer = vec![0; BUFFER];
     let mut chunks = Vec::with_capacity(lens.len());
@@ -197,7 +203,9 @@ fn copy(
             source.read_exact(piece).map_err(|e| changed_or(from, &e))?;
             hash.update(piece);
             whole.update(&*piece);
-            out.write_all(piece).map_err(writing)?;
+            if let Some(out) = &mut out {
+                out.write_all(piece).map_err(writing)?;
+            }
             left -= piece.len();
             on_bytes(piece.len() as u64);
         }
@@ -207,7 +215,9 @@ fn copy(
     if source.read(&mut buffer[..1]).map_err(reading)? > 0 {
         return Err(changed(from));
     }
-    out.sync_all().map_err(writing)?;
+    if let Some(out) = out {
+        out.sync_all().map_err(writing)?;
+    }
     Ok(File { path, size, sha256: whole.finalize().into(), chunker, chunks })
 }
 

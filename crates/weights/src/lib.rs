@@ -14,12 +14,14 @@
 
 pub mod add;
 pub mod cut;
+pub mod diff;
 mod disk;
 pub mod error;
 pub mod journal;
 pub mod manifest;
 pub mod path;
 pub mod plan;
+pub mod reuse;
 pub mod safetensors;
 pub mod sign;
 pub mod signing;

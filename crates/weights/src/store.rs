@@ -125,6 +125,31 @@ impl Store {
         }
     }
 
+    /// A part of an object, as it lies there: for whoever checks it himself.
+    pub(crate) async fn range(&self, object: &str, from: u64, len: u64) -> Result<Vec<u8>, Error> {
+        let mut reader = crate::transfer::Reader::new(self);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut bytes = Vec::new();
+            let mut sink = |piece: &[u8]| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            };
+            match reader.read(object, (from, len), &mut sink).await {
+                Ok(()) => return Ok(bytes),
+                Err(web::Trouble::Stop(error)) => return Err(error),
+                Err(web::Trouble::Absent) => {
+                    return Err(Error::content(format!("the store has no {object}"), "publish the version again"));
+                }
+                Err(web::Trouble::Again { why, .. }) if tries == web::TRIES => return Err(web::gave_up(tries, &why)),
+                Err(web::Trouble::Again { after, .. }) => {
+                    tokio::time::sleep(after.unwrap_or_else(|| web::pause(tries))).await;
+                }
+            }
+        }
+    }
+
     /// All refs, by model and name.
     pub fn list(&self) -> Result<Vec<Listed>, Error> {
         let root = self.folder("list models")?;

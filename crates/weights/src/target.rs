@@ -24,6 +24,7 @@ use crate::{
     Digest, Error, Manifest, OWN_FOLDER, disk,
     journal::Journal,
     manifest::{self, File},
+    plan::Run,
     sign,
     store::read_small,
 };
@@ -125,6 +126,26 @@ impl Target {
             hash(&part, &path, file, claimed, &mut have)?;
         }
         Ok(Have::Chunks(have))
+    }
+
+    /// Copies chunks from another version's file into a part, and says which of them are right there: the other file may be
+    /// damaged, or written to while it is read, and what counts is what has come.
+    pub(crate) fn bring_over(
+        &self,
+        from: &fs::File,
+        offset: u64,
+        run: Run,
+        manifest: &Manifest,
+    ) -> Result<Vec<usize>, Error> {
+        let file = &manifest.files[run.file];
+        let part = self.part(run.file, file)?;
+        let path = self.part_path(run.file);
+        let (to, len) = run.range(&manifest.files);
+        disk::copy(from, offset, &part, to, len).map_err(|e| Error::io("copy into", &path, &e))?;
+        let chosen: Vec<bool> = (0..file.chunks.len()).map(|at| (run.first..run.end).contains(&at)).collect();
+        let mut good = vec![false; file.chunks.len()];
+        hash(&part, &path, file, &chosen, &mut good)?;
+        Ok((run.first..run.end).filter(|at| good[*at]).collect())
     }
 
     /// Moves a whole part to its place, for good.

@@ -25,6 +25,7 @@ use crate::{
     journal::{Claim, Journal},
     manifest::File,
     plan::{self, Run},
+    reuse,
     sign::PublicKey,
     signing,
     store::{self, Found},
@@ -66,6 +67,8 @@ pub struct Report {
     pub total: u64,
     /// Right in the directory before.
     pub kept: u64,
+    /// Copied from other versions on this machine.
+    pub reused: u64,
     /// Bytes of files that came over the network, wrong and unfinished ones included.
     pub fetched: u64,
     pub requests: u64,
@@ -80,6 +83,8 @@ pub type Watch = Arc<dyn Fn(&Event) + Send + Sync>;
 pub struct Options {
     /// Only a version that this key has signed.
     pub key: Option<PublicKey>,
+    /// Directories whose bytes need not be fetched again.
+    pub reuse: Vec<PathBuf>,
 }
 
 /// Pulls the version that was asked for. Dropped at any time, it leaves a directory in which the next call goes on.
@@ -99,17 +104,21 @@ pub async fn pull(
     let (dir, watching, manifest) = (dir.to_owned(), watch.clone(), Arc::new(manifest));
     let looked = blocking({
         let manifest = manifest.clone();
-        move || survey(&dir, digest, &bytes, &manifest, &watching)
+        move || {
+            let mut survey = survey(&dir, digest, &bytes, &manifest, &watching)?;
+            survey.reused = survey.bring_over(&options, &dir, &manifest, &watching)?;
+            Ok(survey)
+        }
     });
-    let Survey { target, journal, have } = looked.await?;
+    let Survey { target, journal, have, reused } = looked.await?;
     if let Some(signature) = signature {
         target.keep_signature(&signature)?;
     }
-    let kept = right_bytes(&manifest, &have);
-    target.room_for(manifest.total() - kept)?;
-    let runs = plan::runs(&manifest, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));
+    let right = right_bytes(&manifest, &have);
+    target.room_for(manifest.total() - right)?;
+    let runs = plan::runs(&manifest.files, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));
     let left = have.iter().map(|chunks| chunks.as_ref().map(|c| c.iter().filter(|good| !**good).count())).collect();
-    let report = Report { total: manifest.total(), kept, ..Report::default() };
+    let report = Report { total: manifest.total(), kept: right - reused, reused, ..Report::default() };
     let pull = Arc::new(Pull {
         source: store.clone(),
         folder: store::version_object(&wanted.model, &digest),
@@ -117,15 +126,7 @@ pub async fn pull(
         target,
         watch,
         open: Semaphore::new(OPEN_BYTES as usize),
-        state: Mutex::new(State {
-            left,
-            runs: runs.into(),
-            parts: Vec::new(),
-            journal,
-            unsynced: 0,
-            right: kept,
-            report,
-        }),
+        state: Mutex::new(State { left, runs: runs.into(), parts: Vec::new(), journal, unsynced: 0, right, report }),
     });
     pull.finish_those_without_a_gap().await?;
     pull.clone().fetch().await?;
@@ -146,6 +147,38 @@ struct Survey {
     journal: Journal,
     /// For each file its chunks, or `None` where it is whole and in its place.
     have: Vec<Option<Vec<bool>>>,
+    /// Bytes that other versions on this machine had.
+    reused: u64,
+}
+
+impl Survey {
+    /// Copies what other versions have of what is missing.
+    fn bring_over(&mut self, options: &Options, dir: &Path, manifest: &Manifest, watch: &Watch) -> Result<u64, Error> {
+        let lacks =
+            |have: &[Option<Vec<bool>>], file: usize, chunk: usize| have[file].as_ref().is_some_and(|c| !c[chunk]);
+        if !self.have.iter().flatten().flatten().any(|good| !good) {
+            return Ok(0);
+        }
+        let sources = reuse::sources(&options.reuse, &manifest.model)?;
+        let copies =
+            plan::copies(&manifest.files, |file, chunk| lacks(&self.have, file, chunk), &reuse::lists(&sources));
+        self.target.room_for(manifest.total() - right_bytes(manifest, &self.have))?;
+        let mut reused = 0;
+        for copy in copies {
+            let Some(source) = sources[copy.source].open(copy.source_file) else { continue };
+            let good = self.target.bring_over(&source, copy.offset, copy.run, manifest)?;
+            let claims: Vec<Claim> = good.iter().map(|chunk| (copy.run.file as u32, *chunk as u32)).collect();
+            self.journal.append(&claims).map_err(|e| Error::io("write the journal in", dir, &e))?;
+            let chunks = &manifest.files[copy.run.file].chunks;
+            reused += good.iter().map(|chunk| u64::from(chunks[*chunk].len)).sum::<u64>();
+            let Some(have) = &mut self.have[copy.run.file] else { continue };
+            for chunk in good {
+                have[chunk] = true;
+            }
+            watch(&Event::Kept { bytes: right_bytes(manifest, &self.have) });
+        }
+        Ok(reused)
+    }
 }
 
 /// Takes the directory and hashes what is there.
@@ -177,7 +210,7 @@ fn survey(dir: &Path, digest: Digest, bytes: &[u8], manifest: &Manifest, watch: 
     if have.iter().any(Option::is_some) {
         target.not_ready()?;
     }
-    Ok(Survey { target, journal, have })
+    Ok(Survey { target, journal, have, reused: 0 })
 }
 
 fn right_of(file: &File, have: Option<&Vec<bool>>) -> u64 {
@@ -260,7 +293,7 @@ impl Pull {
         let mut tries = 0;
         loop {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk];
-            let Some(next) = plan::runs_of(&self.manifest, run.file, missing).first().copied() else { break };
+            let Some(next) = plan::runs_of(&self.manifest.files, run.file, missing).first().copied() else { break };
             let (came, trouble) = self.ask(reader, next, &part).await;
             let gained: Vec<Claim> = came.good.iter().map(|chunk| (run.file as u32, *chunk as u32)).collect();
             came.good.iter().for_each(|chunk| good[*chunk] = true);
@@ -287,7 +320,7 @@ impl Pull {
 
     /// One request: what came of it, and what went wrong.
     async fn ask(&self, reader: &mut Reader, run: Run, part: &fs::File) -> (Came, Option<Trouble>) {
-        let (from, len) = run.range(&self.manifest);
+        let (from, len) = run.range(&self.manifest.files);
         let file = &self.manifest.files[run.file];
         let permits = u32::try_from(len).unwrap_or(OPEN_BYTES).min(OPEN_BYTES);
         let _open = self.open.acquire_many(permits).await.expect("it is never closed");
@@ -464,20 +497,20 @@ impl<'a> Landing<'a> {
 }
 
 /// One way into a store.
-enum Reader {
+pub(crate) enum Reader {
     Folder(PathBuf),
     Web(Connection),
 }
 
 impl Reader {
-    fn new(store: &Store) -> Self {
+    pub(crate) fn new(store: &Store) -> Self {
         match store {
             Store::Folder(folder) => Self::Folder(folder.clone()),
             Store::Web(base) => Self::Web(Connection::new(base.clone())),
         }
     }
 
-    async fn read(
+    pub(crate) async fn read(
         &mut self,
         object: &str,
         range: (u64, u64),

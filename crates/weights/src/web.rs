@@ -26,7 +26,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(30);
 const LONGEST_RETRY_AFTER: u64 = 30;
 /// Of manifests and refs, which are asked for before a pull has begun.
-const TRIES: u32 = 5;
+pub(crate) const TRIES: u32 = 5;
 
 /// Why a GET did not bring everything.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! What it does is in `outrigger_weights`; here are its words. Data goes to stdout: with `--json` one object, or for `pull`,
 //! which lasts, a line for each thing that happens.
 
+mod diff;
 mod progress;
 mod pull;
 mod sign;
@@ -89,6 +90,7 @@ enum What {
         json: bool,
     },
     Sign(sign::Args),
+    Diff(diff::Args),
 }
 
 pub(super) fn run(args: &Args) -> Exit {
@@ -101,6 +103,7 @@ pub(super) fn run(args: &Args) -> Exit {
             let signed = key.clone().map(|key| SignedBy { key, signature: signature.clone() });
             return until_interrupted(verify(what.clone(), from.clone(), signed, *json));
         }
+        What::Diff(args) => return until_interrupted(diff::run(args.clone())),
         What::Sign(args) => return until_interrupted(sign::run(args.clone())),
     };
     done.unwrap_or_else(|error| failed(&error))

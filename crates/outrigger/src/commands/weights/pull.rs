@@ -29,6 +29,10 @@ pub(super) struct Args {
     /// Only what this public key has signed; nothing is fetched before that is known.
     #[arg(long, value_name = "PEM")]
     key: Option<PathBuf>,
+    /// A directory that was pulled, a folder of such directories, or any copy of some of the files: what it has is copied and
+    /// hashed instead of fetched. May be given several times.
+    #[arg(long, value_name = "DIR")]
+    reuse: Vec<PathBuf>,
     /// Print a line of JSON for each thing that happens.
     #[arg(long)]
     json: bool,
@@ -52,25 +56,26 @@ pub(super) async fn run(args: Args) -> Exit {
 
 async fn pull(args: &Args, progress: &Progress) -> Result<(Digest, Report), Error> {
     let store = Store::parse(&args.from)?;
-    let options = Options { key: args.key.as_deref().map(signing::public_key).transpose()? };
+    let options = Options { key: args.key.as_deref().map(signing::public_key).transpose()?, reuse: args.reuse.clone() };
     let watch = progress.clone();
     transfer::pull(&store, &args.wanted, &args.to, options, Arc::new(move |event| watch.event(event))).await
 }
 
 fn as_json(args: &Args, digest: Digest, report: &Report) -> serde_json::Value {
     json!({"event": "done", "digest": digest.to_string(), "dir": args.to.display().to_string(), "total": report.total,
-        "kept": report.kept, "fetched": report.fetched, "requests": report.requests, "retries": report.retries,
+        "kept": report.kept, "reused": report.reused, "fetched": report.fetched, "requests": report.requests, "retries": report.retries,
         "wrong_chunks": report.wrong_chunks})
 }
 
 fn as_words(args: &Args, digest: Digest, report: &Report) -> String {
     format!(
-        "{} is in {}, every byte of it right: {digest}\n{} in all, {} of it there before, {} fetched in {} requests; \
-         {} chunks came wrong and were fetched again\n",
+        "{} is in {}, every byte of it right: {digest}\n{} in all, {} of it there before, {} copied from other versions, {} fetched in \
+         {} requests; {} chunks came wrong and were fetched again\n",
         args.wanted,
         args.to.display(),
         progress::bytes(report.total),
         progress::bytes(report.kept),
+        progress::bytes(report.reused),
         progress::bytes(report.fetched),
         report.requests,
         report.wrong_chunks,
