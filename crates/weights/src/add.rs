@@ -1,24 +1,32 @@
 //! A directory becomes a version of a store.
 //!
-//! Each file is read once: what is hashed is what was copied, so that a file that changes meanwhile cannot end up under
-//! hashes of something else. All of it is made beside its place and moved there whole, and the ref after that; a kill
-//! before leaves the store as it was, and what it left is swept up by the next add of the model.
+//! It is read twice: once to know what it is, since the name of a version and what of it need not be sent follow from the
+//! hashes, and once to be sent. The second reading is checked against the first, so that a file that changes meanwhile
+//! cannot end up under hashes of something else.
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::Read as _,
     path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Digest, Error, Manifest, ModelName, OWN_FOLDER,
+    Digest, Error, Manifest, ModelName, OWN_FOLDER, Store,
     cut::{self, Chunker},
     disk,
     manifest::{Chunk, File},
     path::{FilePath, RefName},
-    safetensors, store,
+    publish::{self, Job, Published},
+    safetensors,
+    source::{Source, changed},
+    store::{self, Found},
+    transfer::{Event, Watch},
 };
 
 /// At the top of a directory, and not the model's: the hub's client keeps its own state in `.cache`.
@@ -26,82 +34,84 @@ const NOT_THE_MODELS: [&str; 3] = [".cache", ".git", OWN_FOLDER];
 
 const BUFFER: usize = 1 << 20;
 
+/// Files that are hashed at once: a disk gives more than one core can hash.
+const MOST_READERS: usize = 8;
+
+/// What to add, and where.
+#[derive(Clone, Debug)]
+pub struct Add {
+    pub from: PathBuf,
+    pub model: ModelName,
+    pub reference: RefName,
+    /// Where the journal lies; see [`crate::uploads`].
+    pub state: PathBuf,
+}
+
 /// What was added, and what is worth saying of it.
 #[derive(Debug)]
 pub struct Added {
     pub digest: Digest,
-    pub manifest: Manifest,
-    /// The store had this very version already.
-    pub known: bool,
+    pub manifest: Arc<Manifest>,
+    pub published: Published,
     pub notes: Vec<String>,
 }
 
-/// Puts what is in `from` into the store at `root` and points the ref to it.
-pub fn add(
-    from: &Path,
-    root: &Path,
-    model: &ModelName,
-    name: &RefName,
-    on_bytes: &dyn Fn(u64),
+/// Puts what is in a directory into the store and points the ref to it. `on_bytes` is called as it is read the first time.
+pub async fn add(
+    add: Add,
+    store: &Store,
+    on_bytes: impl Fn(u64) + Send + Sync + 'static,
+    watch: Watch,
 ) -> Result<Added, Error> {
-    let mut notes = Vec::new();
-    let paths = walk(from, &|path| NOT_THE_MODELS.contains(&path), &mut notes)?;
-    let home = root.join("models").join(model.as_str());
-    disk::make_folder(&home)?;
-    let _lock = disk::lock(&home.join(".lock"), &format!("{model} in this store"))?;
-    sweep(&home)?;
-    let staging = home.join(format!(".adding-{}", std::process::id()));
-    let added = copy_all(from, &staging, paths, &mut notes, on_bytes).and_then(|files| {
-        let manifest = Manifest::new(model.clone(), files)
-            .map_err(|fault| Error::usage(format!("{} cannot be a version: {fault}", from.display()), "rename it"))?;
-        publish(root, &staging, model, name, manifest)
-    });
-    if staging.exists() {
-        fs::remove_dir_all(&staging).ok();
-    }
-    let (digest, manifest, known) = added?;
-    Ok(Added { digest, manifest, known, notes })
-}
-
-/// What adds that were killed have left.
-fn sweep(home: &Path) -> Result<(), Error> {
-    for name in disk::names(home)?.iter().filter(|name| name.starts_with(".adding-")) {
-        let path = home.join(name);
-        fs::remove_dir_all(&path).map_err(|e| Error::io("remove", &path, &e))?;
-    }
-    Ok(())
-}
-
-fn publish(
-    root: &Path,
-    staging: &Path,
-    model: &ModelName,
-    name: &RefName,
-    manifest: Manifest,
-) -> Result<(Digest, Manifest, bool), Error> {
+    let Add { from, model, reference, state } = add;
+    let directory = from.clone();
+    let hashed = tokio::task::spawn_blocking(move || read_all(&directory, &on_bytes)).await;
+    let (files, notes) =
+        hashed.unwrap_or_else(|e| Err(Error::environment(format!("a thread ended: {e}"), "try again")))?;
+    let manifest = Manifest::new(model, files)
+        .map_err(|fault| Error::usage(format!("{} cannot be a version: {fault}", from.display()), "rename it"))?;
     let bytes = manifest.to_bytes();
     let digest = Digest::of(&bytes);
-    let version = root.join(store::version_object(model, &digest));
-    let known = version.exists();
-    if known {
-        let there = store::read_small(&root.join(store::manifest_object(model, &digest)), crate::manifest::LONGEST)?;
-        if there.as_ref() != Some(&bytes) {
-            return Err(Error::content(
-                format!("{} is there and is not {digest}", version.display()),
-                "move it away: nothing of it was changed",
-            ));
+    watch(&Event::Found { digest, total: manifest.total(), files: manifest.files.len() });
+    let shared = Arc::new(manifest.clone());
+    let source = Source::directory(from, shared.clone());
+    let version = Found { digest, bytes, manifest };
+    let job = Job { source, target: store.clone(), version, reference, state };
+    let published = publish::publish(job, watch).await?;
+    Ok(Added { digest, manifest: shared, published, notes })
+}
+
+/// Hashes every file of a directory, with what is worth saying of it.
+pub(crate) fn read_all(from: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<(Vec<File>, Vec<String>), Error> {
+    let mut notes = Vec::new();
+    let paths = walk(from, &|path| NOT_THE_MODELS.contains(&path), &mut notes)?;
+    let next = AtomicUsize::new(0);
+    let read: Mutex<Vec<(usize, Result<File, Error>, Vec<String>)>> = Mutex::new(Vec::with_capacity(paths.len()));
+    let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS).min(paths.len());
+    std::thread::scope(|scope| {
+        for _ in 0..readers {
+            scope.spawn(|| {
+                while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let at = paths.binary_search(path).unwrap_or_default();
+                    let mut notes = Vec::new();
+                    let file = hash(&from.join(path.to_path()), path.clone(), &mut notes, on_bytes);
+                    if file.is_err() {
+                        // The others need not go on.
+                        next.store(paths.len(), Ordering::Relaxed);
+                    }
+                    read.lock().unwrap_or_else(PoisonError::into_inner).push((at, file, notes));
+                }
+            });
         }
-    } else {
-        disk::make_folder(&staging.join(OWN_FOLDER))?;
-        disk::write_atomically(&staging.join(OWN_FOLDER).join("manifest.json"), &bytes)?;
-        disk::sync_folder_of(&staging.join(OWN_FOLDER))?;
-        fs::rename(staging, &version).map_err(|e| Error::io("move into place", &version, &e))?;
-        disk::sync_folder_of(&version)?;
+    });
+    let mut read = read.into_inner().unwrap_or_else(PoisonError::into_inner);
+    read.sort_by_key(|(at, ..)| *at);
+    let mut files = Vec::with_capacity(read.len());
+    for (_, file, words) in read {
+        files.push(file?);
+        notes.extend(words);
     }
-    let reference = root.join(store::ref_object(model, name));
-    disk::make_folder(reference.parent().unwrap_or(root))?;
-    disk::write_atomically(&reference, &store::ref_text(&digest))?;
-    Ok((digest, manifest, known))
+    Ok((files, notes))
 }
 
 /// The files of a directory, in order. Everything that is not a plain file or a directory is refused.
@@ -145,52 +155,11 @@ pub(crate) fn walk(
     Ok(paths)
 }
 
-fn copy_all(
-    from: &Path,
-    staging: &Path,
-    paths: Vec<FilePath>,
-    notes: &mut Vec<String>,
-    on_bytes: &dyn Fn(u64),
-) -> Result<Vec<File>, Error> {
-    disk::make_folder(staging)?;
-    let mut folders = std::collections::BTreeSet::new();
-    let mut files = Vec::with_capacity(paths.len());
-    for path in paths {
-        let to = staging.join(path.to_path());
-        let folder = to.parent().unwrap_or(staging).to_owned();
-        if folders.insert(folder.clone()) {
-            disk::make_folder(&folder)?;
-        }
-        files.push(copy(&from.join(path.to_path()), Some(&to), path, notes, on_bytes)?);
-    }
-    // Names last only when their folders were synced, and theirs.
-    folders.insert(staging.to_owned());
-    for folder in &folders {
-        disk::sync_folder_of(&folder.join("x"))?;
-    }
-    Ok(files)
-}
-
-/// The files of a directory, cut and hashed as [`add`] would, and nothing written.
-pub fn describe(from: &Path, notes: &mut Vec<String>, on_bytes: &dyn Fn(u64)) -> Result<Vec<File>, Error> {
-    let paths = walk(from, &|path| NOT_THE_MODELS.contains(&path), notes)?;
-    paths.into_iter().map(|path| copy(&from.join(path.to_path()), None, path, notes, on_bytes)).collect()
-}
-
-/// Copies a file, if it is to be copied, and hashes what was read.
-fn copy(
-    from: &Path,
-    to: Option<&Path>,
-    path: FilePath,
-    notes: &mut Vec<String>,
-    on_bytes: &dyn Fn(u64),
-) -> Result<File, Error> {
+fn hash(from: &Path, path: FilePath, notes: &mut Vec<String>, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<File, Error> {
     let reading = |e| Error::io("read", from, &e);
     let mut source = disk::open(from).map_err(reading)?;
     let size = source.metadata().map_err(reading)?.len();
     let (chunker, lens) = cuts(from, &path, size, notes)?;
-    let writing = |e| Error::io("write", to.unwrap_or(from), &e);
-    let mut out = to.map(fs::File::create_new).transpose().map_err(writing)?;
     let mut whole = Sha256::new();
     let mut buffer = vec![0; BUFFER];
     let mut chunks = Vec::with_capacity(lens.len());
@@ -203,9 +172,6 @@ fn copy(
             source.read_exact(piece).map_err(|e| changed_or(from, &e))?;
             hash.update(piece);
             whole.update(&*piece);
-            if let Some(out) = &mut out {
-                out.write_all(piece).map_err(writing)?;
-            }
             left -= piece.len();
             on_bytes(piece.len() as u64);
         }
@@ -213,20 +179,17 @@ fn copy(
         offset += u64::from(len);
     }
     if source.read(&mut buffer[..1]).map_err(reading)? > 0 {
-        return Err(changed(from));
-    }
-    if let Some(out) = out {
-        out.sync_all().map_err(writing)?;
+        return Err(changed(&from.display().to_string()));
     }
     Ok(File { path, size, sha256: whole.finalize().into(), chunker, chunks })
 }
 
-fn changed(path: &Path) -> Error {
-    Error::environment(format!("{} changed while it was read", path.display()), "add it when nobody writes to it")
-}
-
 fn changed_or(path: &Path, error: &std::io::Error) -> Error {
-    if error.kind() == std::io::ErrorKind::UnexpectedEof { changed(path) } else { Error::io("read", path, error) }
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        changed(&path.display().to_string())
+    } else {
+        Error::io("read", path, error)
+    }
 }
 
 /// How to cut a file. One that calls itself safetensors and is not is a file like others, which is worth a word.

@@ -76,12 +76,12 @@ pub struct Tensors {
 
 impl Side {
     /// A directory: by its manifest if it was pulled, and otherwise read and cut.
-    pub fn directory(dir: &Path, on_bytes: &dyn Fn(u64)) -> Result<Self, Error> {
+    pub fn directory(dir: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<Self, Error> {
         let (digest, files) = if dir.join(OWN_FOLDER).join("manifest.json").exists() {
             let (digest, manifest, _) = target::manifest_of(dir)?;
             (Some(digest), manifest.files)
         } else {
-            (None, add::describe(dir, &mut Vec::new(), on_bytes)?)
+            (None, add::read_all(dir, on_bytes)?.0)
         };
         Ok(Self { name: dir.display().to_string(), digest, files, place: Place::Folder(dir.to_owned()) })
     }
@@ -91,8 +91,8 @@ impl Side {
         let found = store.find(wanted).await?;
         let folder = store::version_object(&wanted.model, &found.digest);
         let place = match store {
-            Store::Folder(root) => Place::Folder(root.join(folder)),
-            Store::Web(_) => Place::Store { store: store.clone(), folder },
+            Store::Folder(root) => Place::Folder(root.root().join(folder)),
+            Store::Bucket(_) | Store::Web(_) => Place::Store { store: store.clone(), folder },
         };
         Ok(Self { name: wanted.to_string(), digest: Some(found.digest), files: found.manifest.files, place })
     }
@@ -127,7 +127,7 @@ impl Side {
     async fn read(&self, file: &File, from: u64, len: u64) -> Result<Vec<u8>, Error> {
         match &self.place {
             Place::Folder(folder) => read_local(&folder.join(file.path.to_path()), from, len),
-            Place::Store { store, folder } => store.range(&format!("{folder}/{}", file.path), from, len).await,
+            Place::Store { store, folder } => store.some(&format!("{folder}/{}", file.path), (from, len)).await,
         }
     }
 

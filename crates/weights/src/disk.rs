@@ -104,15 +104,29 @@ pub(crate) struct Lock {
     _file: fs::File,
 }
 
+/// Waits for its turn, which is short: for what is one step.
+pub(crate) fn wait_for_lock(path: &Path) -> Result<Lock, Error> {
+    make_folder(path.parent().unwrap_or(Path::new(".")))?;
+    let file = open_to_write(path).map_err(|e| Error::io("write", path, &e))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+        .map_err(|e| Error::io("lock", path, &e.into()))?;
+    Ok(Lock { _file: file })
+}
+
 /// One writer at a time.
 pub(crate) fn lock(path: &Path, what: &str) -> Result<Lock, Error> {
     let file = open_to_write(path).map_err(|e| Error::io("write", path, &e))?;
-    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| {
+    take(&file, path, what)?;
+    Ok(Lock { _file: file })
+}
+
+/// Takes a file for this process, or says who has it.
+pub(crate) fn take(file: &fs::File, path: &Path, what: &str) -> Result<(), Error> {
+    rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive).map_err(|e| {
         if e == rustix::io::Errno::WOULDBLOCK {
             Error::environment(format!("{what} is being written by another outrigger"), "wait until it has ended")
         } else {
             Error::io("lock", path, &e.into())
         }
-    })?;
-    Ok(Lock { _file: file })
+    })
 }

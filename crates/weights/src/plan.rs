@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use crate::{
     cut,
-    manifest::{Chunk, File},
+    manifest::{Chunk, File, Manifest},
 };
 
 /// Neighbouring chunks of one file, asked for in one request.
@@ -21,7 +21,11 @@ pub struct Run {
 
 impl Run {
     /// The range of bytes: from, and how many.
-    pub fn range(&self, files: &[File]) -> (u64, u64) {
+    pub fn range(&self, manifest: &Manifest) -> (u64, u64) {
+        self.range_in(&manifest.files)
+    }
+
+    pub(crate) fn range_in(&self, files: &[File]) -> (u64, u64) {
         let chunks = &files[self.file].chunks[self.first..self.end];
         let from = chunks.first().map_or(0, |chunk| chunk.offset);
         let to = chunks.last().map_or(0, Chunk::end);
@@ -54,7 +58,7 @@ pub fn copies(files: &[File], missing: impl Fn(usize, usize) -> bool, sources: &
             // The same bytes may lie in several places: that behind the chunk before is the best.
             if let Some(last) = copies.last_mut()
                 && (last.run.file, last.run.end) == (file, at)
-                && has(sources[last.source], last.source_file, last.offset + last.run.range(files).1, chunk)
+                && has(sources[last.source], last.source_file, last.offset + last.run.range_in(files).1, chunk)
             {
                 last.run.end = at + 1;
             } else if let Some(&(source, source_file, offset)) = places.get(&(chunk.blake3, chunk.len)) {
@@ -73,12 +77,21 @@ fn has(files: &[File], file: usize, offset: u64, wanted: &Chunk) -> bool {
 }
 
 /// The runs that bring every chunk that `missing(file, chunk)` says is missing, in the manifest's order.
-pub fn runs(files: &[File], missing: impl Fn(usize, usize) -> bool) -> Vec<Run> {
-    (0..files.len()).flat_map(|file| runs_of(files, file, |chunk| missing(file, chunk))).collect()
+pub fn runs(manifest: &Manifest, missing: impl Fn(usize, usize) -> bool) -> Vec<Run> {
+    runs_in(&manifest.files, missing)
+}
+
+/// The same for files that have no manifest.
+pub(crate) fn runs_in(files: &[File], missing: impl Fn(usize, usize) -> bool) -> Vec<Run> {
+    (0..files.len()).flat_map(|file| runs_of_one(files, file, |chunk| missing(file, chunk))).collect()
 }
 
 /// The same for one file.
-pub fn runs_of(files: &[File], file: usize, missing: impl Fn(usize) -> bool) -> Vec<Run> {
+pub fn runs_of(manifest: &Manifest, file: usize, missing: impl Fn(usize) -> bool) -> Vec<Run> {
+    runs_of_one(&manifest.files, file, missing)
+}
+
+fn runs_of_one(files: &[File], file: usize, missing: impl Fn(usize) -> bool) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut len = 0;
     for (at, chunk) in files[file].chunks.iter().enumerate().filter(|(at, _)| missing(*at)) {
@@ -101,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{cut::Chunker, manifest::Manifest};
+    use crate::cut::Chunker;
 
     fn manifest(files: &[Vec<u32>]) -> Manifest {
         let files = files.iter().enumerate().map(|(at, lens)| {
@@ -176,10 +189,10 @@ mod tests {
         ) {
             let lens: Vec<Vec<u32>> = files.iter().map(|f| f.iter().map(|(len, _)| *len).collect()).collect();
             let manifest = manifest(&lens);
-            let runs = runs(&manifest.files, |file, chunk| files[file][chunk].1);
+            let runs = runs(&manifest, |file, chunk| files[file][chunk].1);
             let mut asked: Vec<Vec<u32>> = lens.iter().map(|f| vec![0; f.len()]).collect();
             for run in &runs {
-                prop_assert!(run.range(&manifest.files).1 <= u64::from(cut::LONGEST));
+                prop_assert!(run.range(&manifest).1 <= u64::from(cut::LONGEST));
                 asked[run.file][run.first..run.end].iter_mut().for_each(|n| *n += 1);
             }
             for (file, chunks) in files.iter().enumerate() {

@@ -37,7 +37,7 @@ fn at(dir: &Path, model: &ModelName) -> Result<Vec<Source>, Error> {
     let pulled = |name: &&String| dir.join(name).join(OWN_FOLDER).join("READY").is_file();
     let mut pulled = names.iter().filter(pulled).peekable();
     if pulled.peek().is_none() {
-        let files = add::describe(dir, &mut Vec::new(), &|_| {})?;
+        let files = add::read_all(dir, &|_| {})?.0;
         return Ok(vec![Source { dir: dir.to_owned(), files }]);
     }
     // Whatever is wrong with one of them, it is not one.
@@ -68,6 +68,6 @@ pub fn fetch_after(files: &[File], sources: &[&[File]]) -> (u64, usize) {
     for copy in crate::plan::copies(files, |_, _| true, sources) {
         missing[copy.run.file][copy.run.first..copy.run.end].fill(false);
     }
-    let runs = crate::plan::runs(files, |file, chunk| missing[file][chunk]);
-    (runs.iter().map(|run| run.range(files).1).sum(), runs.len())
+    let runs = crate::plan::runs_in(files, |file, chunk| missing[file][chunk]);
+    (runs.iter().map(|run| run.range_in(files).1).sum(), runs.len())
 }

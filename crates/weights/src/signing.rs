@@ -181,7 +181,7 @@ pub(crate) async fn vouched(
     manifest: &Manifest,
 ) -> Result<Vec<u8>, Error> {
     let object = store::signature_object(model, &digest);
-    let bytes = store.small(&object, sign::LONGEST).await?.ok_or_else(|| {
+    let (bytes, _) = store.whole(&object, sign::LONGEST).await?.ok_or_else(|| {
         Error::content(
             format!("{model} {digest} is not signed"),
             "`outrigger weights sign` signs a version in its store",

@@ -1,4 +1,4 @@
-//! Where versions lie: a folder, or the same folder behind a web server, which can be read only.
+//! Where versions lie: a folder, a bucket, or either of them behind a web server, which can be read only.
 //!
 //! ```text
 //! refs/ORG/MODEL/main                                    {"digest":"sha256:…","schema":"outrigger.ref/v1"}
@@ -10,24 +10,45 @@
 //! a reader sees a whole version or the one before. The folder alone is what engines' own loaders and other tools read. A
 //! folder's name is only where to look: the manifest that lies there has to have the digest that was asked for.
 
-use std::{fs, io, path::PathBuf};
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, Error, Manifest, ModelName, OWN_FOLDER, Wanted, disk,
+    Digest, Error, Manifest, ModelName, OWN_FOLDER, Wanted,
     manifest::{self, Fault},
     path::{RefName, Version},
-    web,
 };
+
+mod bucket;
+#[cfg(test)]
+pub(crate) mod conformance;
+mod folder;
+mod net;
+mod objects;
+mod probe;
+mod provider;
+pub(crate) mod trouble;
+mod web;
+
+pub use bucket::Bucket;
+pub use folder::Folder;
+pub use objects::{Meta, Part, Put, Tag, Upload, When};
+pub use web::Base;
+
+pub(crate) use folder::read_small;
+
+/// Of a version, in its folder.
+pub(crate) const MANIFEST: &str = ".outrigger/manifest.json";
 
 const REF_SCHEMA: &str = "outrigger.ref/v1";
 const LONGEST_REF: usize = 4_096;
 
 #[derive(Clone, Debug)]
 pub enum Store {
-    Folder(PathBuf),
-    Web(web::Base),
+    Folder(Folder),
+    Bucket(Bucket),
+    Web(Base),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,7 +74,12 @@ pub struct Listed {
 }
 
 impl Store {
+    /// The store at an address. Buckets take their credentials from the environment.
     pub fn parse(url: &str) -> Result<Self, Error> {
+        Self::parse_in(url, &provider::variable)
+    }
+
+    fn parse_in(url: &str, environment: provider::Environment) -> Result<Self, Error> {
         if let Some(path) = url.strip_prefix("file://") {
             if !path.starts_with('/') {
                 return Err(Error::usage(
@@ -61,24 +87,33 @@ impl Store {
                     "write file:// and an absolute path, as in file:///srv/weights",
                 ));
             }
-            return Ok(Self::Folder(PathBuf::from(path)));
+            return Ok(Self::Folder(Folder::new(PathBuf::from(path))));
         }
-        if url.starts_with("http://") {
-            return web::Base::parse(url).map(Self::Web);
+        if url.starts_with("http://") || url.starts_with("https://") {
+            return Base::parse(url).map(Self::Web);
+        }
+        if let Some(bucket) = provider::bucket(url, environment)? {
+            return Ok(Self::Bucket(bucket));
         }
         Err(Error::usage(
-            format!("{url} is not a store that this version can use"),
-            "give file:///PATH, or to pull http://HOST/PATH; s3://, gs://, az:// and https:// are not built yet",
+            format!("{url} is not the address of a store"),
+            "give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, file:///PATH, or to read https://HOST/PATH",
         ))
     }
 
-    /// The folder, for what needs to write or to list.
-    pub fn folder(&self, doing: &str) -> Result<&PathBuf, Error> {
+    /// A directory, as a store of its own files.
+    pub(crate) fn of_directory(path: PathBuf) -> Self {
+        Self::Folder(Folder::new(path))
+    }
+
+    /// The folder, for what works on files.
+    pub fn folder(&self, doing: &str) -> Result<&std::path::Path, Error> {
         match self {
-            Self::Folder(folder) => Ok(folder),
-            Self::Web(_) => {
-                Err(Error::usage(format!("a store over http cannot be used to {doing}"), "use its file:// address"))
-            }
+            Self::Folder(folder) => Ok(folder.root()),
+            _ => Err(Error::usage(
+                format!("{self} is not a folder and cannot be used to {doing}"),
+                "use its file:// address",
+            )),
         }
     }
 
@@ -89,7 +124,7 @@ impl Store {
             Version::Ref(name) => self.resolve(&wanted.model, name).await?.ok_or_else(|| absent(wanted))?,
         };
         let object = manifest_object(&wanted.model, &digest);
-        let bytes = self.small(&object, manifest::LONGEST).await?.ok_or_else(|| absent(wanted))?;
+        let bytes = self.whole(&object, manifest::LONGEST).await?.ok_or_else(|| absent(wanted))?.0;
         if Digest::of(&bytes) != digest {
             return Err(Error::content(
                 format!("{object} is not the manifest of {digest}: it was changed, or another lies in its place"),
@@ -108,69 +143,56 @@ impl Store {
 
     /// Where a ref points; `None` when there is none.
     pub async fn resolve(&self, model: &ModelName, name: &RefName) -> Result<Option<Digest>, Error> {
+        Ok(self.reference(model, name).await?.map(|(digest, _)| digest))
+    }
+
+    /// The same, with what a swap compares.
+    pub(crate) async fn reference(&self, model: &ModelName, name: &RefName) -> Result<Option<(Digest, Tag)>, Error> {
         let object = ref_object(model, name);
-        let Some(bytes) = self.small(&object, LONGEST_REF).await? else { return Ok(None) };
-        parse_ref(&bytes).map(Some).ok_or_else(|| {
+        let Some((bytes, tag)) = self.whole(&object, LONGEST_REF).await? else { return Ok(None) };
+        let digest = parse_ref(&bytes).ok_or_else(|| {
             Error::content(
                 format!("{object} is not a ref"),
                 "publish the version again; `outrigger weights add` writes refs",
             )
-        })
-    }
-
-    pub(crate) async fn small(&self, object: &str, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-        match self {
-            Self::Folder(folder) => read_small(&folder.join(object), limit),
-            Self::Web(base) => web::small(base, object, limit).await,
-        }
-    }
-
-    /// A part of an object, as it lies there: for whoever checks it himself.
-    pub(crate) async fn range(&self, object: &str, from: u64, len: u64) -> Result<Vec<u8>, Error> {
-        let mut reader = crate::transfer::Reader::new(self);
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let mut bytes = Vec::new();
-            let mut sink = |piece: &[u8]| {
-                bytes.extend_from_slice(piece);
-                Ok(())
-            };
-            match reader.read(object, (from, len), &mut sink).await {
-                Ok(()) => return Ok(bytes),
-                Err(web::Trouble::Stop(error)) => return Err(error),
-                Err(web::Trouble::Absent) => {
-                    return Err(Error::content(format!("the store has no {object}"), "publish the version again"));
-                }
-                Err(web::Trouble::Again { why, .. }) if tries == web::TRIES => return Err(web::gave_up(tries, &why)),
-                Err(web::Trouble::Again { after, .. }) => {
-                    tokio::time::sleep(after.unwrap_or_else(|| web::pause(tries))).await;
-                }
-            }
-        }
+        })?;
+        Ok(Some((digest, tag)))
     }
 
     /// All refs, by model and name.
-    pub fn list(&self) -> Result<Vec<Listed>, Error> {
-        let root = self.folder("list models")?;
-        if !root.is_dir() {
-            return Err(Error::usage(format!("{} is not a directory", root.display()), "check the path"));
+    pub async fn list(&self) -> Result<Vec<Listed>, Error> {
+        if let Self::Folder(folder) = self
+            && !folder.root().is_dir()
+        {
+            return Err(Error::usage(format!("{} is not a directory", folder.root().display()), "check the path"));
         }
-        let refs = root.join("refs");
+        self.list_below("refs").await
+    }
+
+    /// The refs below a prefix. What is not a ref of ours is passed over, and a ref that is gone again.
+    pub(crate) async fn list_below(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
         let mut listed = Vec::new();
-        let folders = |path: &PathBuf| if path.is_dir() { disk::names(path) } else { Ok(Vec::new()) };
-        for org in folders(&refs)? {
-            for model in folders(&refs.join(&org))? {
-                let Ok(model) = format!("{org}/{model}").parse::<ModelName>() else { continue };
-                for name in folders(&refs.join(model.as_str()))? {
-                    let Ok(name) = name.parse::<RefName>() else { continue };
-                    let bytes = read_small(&root.join(ref_object(&model, &name)), LONGEST_REF)?;
-                    let Some(digest) = bytes.as_deref().and_then(parse_ref) else { continue };
-                    listed.push(Listed { model: model.clone(), name, digest });
-                }
-            }
+        for meta in self.objects(prefix).await? {
+            let Some((model, name)) = meta.object.strip_prefix("refs/").and_then(|rest| rest.rsplit_once('/')) else {
+                continue;
+            };
+            let (Ok(model), Ok(name)) = (model.parse::<ModelName>(), name.parse::<RefName>()) else { continue };
+            let Some((bytes, _)) = self.whole(&meta.object, LONGEST_REF).await? else { continue };
+            let Some(digest) = parse_ref(&bytes) else { continue };
+            listed.push(Listed { model, name, digest });
         }
         Ok(listed)
+    }
+}
+
+/// As it was given.
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "file://{}", folder.root().display()),
+            Self::Bucket(bucket) => f.write_str(bucket.url()),
+            Self::Web(base) => f.write_str(base.url()),
+        }
     }
 }
 
@@ -203,25 +225,10 @@ pub(crate) fn version_object(model: &ModelName, digest: &Digest) -> String {
     format!("models/{model}/{}", digest.short())
 }
 
-pub(crate) fn manifest_object(model: &ModelName, digest: &Digest) -> String {
-    format!("{}/{OWN_FOLDER}/manifest.json", version_object(model, digest))
-}
-
 pub(crate) fn signature_object(model: &ModelName, digest: &Digest) -> String {
     format!("{}/{OWN_FOLDER}/{}", version_object(model, digest), crate::sign::FILE)
 }
 
-/// A whole file of at most `limit` bytes; `None` when it is not there.
-pub(crate) fn read_small(path: &std::path::Path, limit: usize) -> Result<Option<Vec<u8>>, Error> {
-    use io::Read as _;
-    let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut bytes));
-    match read {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io("read", path, &e)),
-        Ok(n) if n > limit => {
-            Err(Error::content(format!("{} is longer than {limit} bytes", path.display()), "it is not one of ours"))
-        }
-        Ok(_) => Ok(Some(bytes)),
-    }
+pub(crate) fn manifest_object(model: &ModelName, digest: &Digest) -> String {
+    format!("{}/{MANIFEST}", version_object(model, digest))
 }

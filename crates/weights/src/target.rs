@@ -140,7 +140,7 @@ impl Target {
         let file = &manifest.files[run.file];
         let part = self.part(run.file, file)?;
         let path = self.part_path(run.file);
-        let (to, len) = run.range(&manifest.files);
+        let (to, len) = run.range(manifest);
         disk::copy(from, offset, &part, to, len).map_err(|e| Error::io("copy into", &path, &e))?;
         let chosen: Vec<bool> = (0..file.chunks.len()).map(|at| (run.first..run.end).contains(&at)).collect();
         let mut good = vec![false; file.chunks.len()];

@@ -21,26 +21,21 @@ use std::{
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
-    Digest, Error, Manifest, Store, Wanted, disk,
+    Digest, Error, Manifest, Store, Wanted,
     journal::{Claim, Journal},
     manifest::File,
+    pace::{MOST, Pace},
     plan::{self, Run},
     reuse,
     sign::PublicKey,
     signing,
-    store::{self, Found},
+    source::{Seen, WRONG, consider, damaged},
+    store::{self, Found, trouble::Trouble},
     target::{Have, Target},
-    web::{self, Connection, Trouble},
 };
 
 /// What open requests may have asked for together, in bytes.
 pub const OPEN_BYTES: u32 = 48 << 20;
-/// More than fit into that when chunks are long, so that short files are not fetched one by one.
-const CONNECTIONS: usize = 6;
-/// Of one run without a chunk gained.
-const TRIES: u32 = 6;
-/// Of one chunk that comes whole and wrong.
-const WRONG: u32 = 4;
 const SYNC_EVERY: u64 = 256 << 20;
 const WRITE_AT_ONCE: usize = 1 << 20;
 
@@ -57,6 +52,8 @@ pub enum Event {
     File { path: String },
     /// A chunk came with the wrong hash.
     Wrong { path: String, offset: u64, len: u32 },
+    /// A file became another object in the store while it was read.
+    Changed { path: String },
     /// A request failed and is made again.
     Again { why: String },
 }
@@ -74,6 +71,8 @@ pub struct Report {
     pub requests: u64,
     pub retries: u64,
     pub wrong_chunks: u64,
+    /// That became other objects in the store on the way.
+    pub changed_files: u64,
 }
 
 pub type Watch = Arc<dyn Fn(&Event) + Send + Sync>;
@@ -116,9 +115,10 @@ pub async fn pull(
     }
     let right = right_bytes(&manifest, &have);
     target.room_for(manifest.total() - right)?;
-    let runs = plan::runs(&manifest.files, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));
+    let runs = plan::runs(&manifest, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));
     let left = have.iter().map(|chunks| chunks.as_ref().map(|c| c.iter().filter(|good| !**good).count())).collect();
     let report = Report { total: manifest.total(), kept: right - reused, reused, ..Report::default() };
+    let seen = vec![Seen::default(); manifest.files.len()];
     let pull = Arc::new(Pull {
         source: store.clone(),
         folder: store::version_object(&wanted.model, &digest),
@@ -126,7 +126,17 @@ pub async fn pull(
         target,
         watch,
         open: Semaphore::new(OPEN_BYTES as usize),
-        state: Mutex::new(State { left, runs: runs.into(), parts: Vec::new(), journal, unsynced: 0, right, report }),
+        pace: Pace::new(),
+        state: Mutex::new(State {
+            left,
+            runs: runs.into(),
+            parts: Vec::new(),
+            journal,
+            unsynced: 0,
+            right,
+            report,
+            seen,
+        }),
     });
     pull.finish_those_without_a_gap().await?;
     pull.clone().fetch().await?;
@@ -230,6 +240,8 @@ struct Pull {
     target: Target,
     watch: Watch,
     open: Semaphore,
+    /// How many connections there are is found out.
+    pace: Pace,
     state: Mutex<State>,
 }
 
@@ -243,6 +255,8 @@ struct State {
     unsynced: u64,
     right: u64,
     report: Report,
+    /// Of each file, which object it is in the store.
+    seen: Vec<Seen>,
 }
 
 impl Pull {
@@ -264,7 +278,7 @@ impl Pull {
 
     async fn fetch(self: Arc<Self>) -> Result<(), Error> {
         let mut workers = JoinSet::new();
-        for _ in 0..CONNECTIONS {
+        for _ in 0..MOST {
             workers.spawn(self.clone().work());
         }
         while let Some(ended) = workers.join_next().await {
@@ -277,15 +291,14 @@ impl Pull {
     }
 
     async fn work(self: Arc<Self>) -> Result<(), Error> {
-        let mut reader = Reader::new(&self.source);
         loop {
             let Some(run) = self.lock().runs.pop_front() else { return Ok(()) };
-            self.bring(&mut reader, run).await?;
+            self.bring(run).await?;
         }
     }
 
     /// Brings all chunks of a run, asking again for those that did not come.
-    async fn bring(self: &Arc<Self>, reader: &mut Reader, run: Run) -> Result<(), Error> {
+    async fn bring(self: &Arc<Self>, run: Run) -> Result<(), Error> {
         let file = &self.manifest.files[run.file];
         let part = self.part(run.file)?;
         let mut good = vec![false; file.chunks.len()];
@@ -293,8 +306,8 @@ impl Pull {
         let mut tries = 0;
         loop {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk];
-            let Some(next) = plan::runs_of(&self.manifest.files, run.file, missing).first().copied() else { break };
-            let (came, trouble) = self.ask(reader, next, &part).await;
+            let Some(next) = plan::runs_of(&self.manifest, run.file, missing).first().copied() else { break };
+            let (came, trouble) = self.ask(next, &part).await;
             let gained: Vec<Claim> = came.good.iter().map(|chunk| (run.file as u32, *chunk as u32)).collect();
             came.good.iter().for_each(|chunk| good[*chunk] = true);
             self.account(file, &came, &gained)?;
@@ -319,16 +332,24 @@ impl Pull {
     }
 
     /// One request: what came of it, and what went wrong.
-    async fn ask(&self, reader: &mut Reader, run: Run, part: &fs::File) -> (Came, Option<Trouble>) {
-        let (from, len) = run.range(&self.manifest.files);
+    async fn ask(&self, run: Run, part: &fs::File) -> (Came, Option<Trouble>) {
+        let (from, len) = run.range(&self.manifest);
         let file = &self.manifest.files[run.file];
         let permits = u32::try_from(len).unwrap_or(OPEN_BYTES).min(OPEN_BYTES);
+        let _turn = self.pace.turn().await;
         let _open = self.open.acquire_many(permits).await.expect("it is never closed");
         self.lock().report.requests += 1;
         let mut landing = Landing::new(file, run, part);
         let object = format!("{}/{}", self.folder, file.path);
-        let read = reader.read(&object, (from, len), &mut |piece| landing.take(piece)).await;
+        let mut etag = self.lock().seen[run.file].etag.clone();
+        let read = self.source.range(&object, (from, len), &mut etag, &mut |piece| landing.take(piece)).await;
+        self.lock().seen[run.file].note(etag, &read);
         let came = landing.came;
+        if read.is_ok() {
+            self.pace.went(came.bytes)
+        } else {
+            self.pace.failed()
+        }
         (came, read.err())
     }
 
@@ -346,36 +367,20 @@ impl Pull {
         Ok(())
     }
 
-    fn wrong(&self, file: &File, chunk: usize, times: u32) -> Result<(), Error> {
-        let chunk = file.chunks[chunk];
+    fn wrong(&self, file: &File, at: usize, times: u32) -> Result<(), Error> {
+        let chunk = file.chunks[at];
         (self.watch)(&Event::Wrong { path: file.path.to_string(), offset: chunk.offset, len: chunk.len });
-        if times < WRONG {
-            return Ok(());
-        }
-        Err(Error::content(
-            format!(
-                "{}: the chunk at byte {} came {times} times and was not what was published",
-                file.path, chunk.offset
-            ),
-            "the store's copy is damaged: `outrigger weights verify` at the store, or publish it again",
-        ))
+        if times < WRONG { Ok(()) } else { Err(damaged(file, at, times)) }
     }
 
     /// Whether to ask again, and after what pause.
     fn consider(&self, file: &File, trouble: Trouble, tries: u32) -> Result<Duration, Error> {
-        match trouble {
-            Trouble::Stop(error) => Err(error),
-            Trouble::Absent => Err(Error::content(
-                format!("{}: the manifest names it and the store does not have it", file.path),
-                "publish the version again: a part of it was deleted",
-            )),
-            Trouble::Again { why, .. } if tries >= TRIES => Err(web::gave_up(tries, &why)),
-            Trouble::Again { why, after } => {
-                self.lock().report.retries += 1;
-                (self.watch)(&Event::Again { why });
-                Ok(after.unwrap_or_else(|| web::pause(tries)))
-            }
+        match &trouble {
+            Trouble::Changed => self.lock().report.changed_files += 1,
+            Trouble::Again { .. } => self.lock().report.retries += 1,
+            _ => {}
         }
+        consider(file, trouble, tries, &self.watch)
     }
 
     fn part(&self, at: usize) -> Result<Arc<fs::File>, Error> {
@@ -494,56 +499,4 @@ impl<'a> Landing<'a> {
         self.in_chunk = 0;
         self.chunk += 1;
     }
-}
-
-/// One way into a store.
-pub(crate) enum Reader {
-    Folder(PathBuf),
-    Web(Connection),
-}
-
-impl Reader {
-    pub(crate) fn new(store: &Store) -> Self {
-        match store {
-            Store::Folder(folder) => Self::Folder(folder.clone()),
-            Store::Web(base) => Self::Web(Connection::new(base.clone())),
-        }
-    }
-
-    pub(crate) async fn read(
-        &mut self,
-        object: &str,
-        range: (u64, u64),
-        sink: &mut (impl FnMut(&[u8]) -> Result<(), Error> + Send),
-    ) -> Result<(), Trouble> {
-        match self {
-            Self::Web(connection) => connection.range(object, range, sink).await,
-            Self::Folder(folder) => read_folder(&folder.join(object), range, sink),
-        }
-    }
-}
-
-fn read_folder(
-    path: &Path,
-    (from, len): (u64, u64),
-    sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<(), Trouble> {
-    let reading = |e: std::io::Error| match e.kind() {
-        std::io::ErrorKind::NotFound => Trouble::Absent,
-        std::io::ErrorKind::UnexpectedEof => {
-            let message = format!("{} is shorter than its manifest says", path.display());
-            Trouble::Stop(Error::content(message, "publish the version again"))
-        }
-        _ => Trouble::Stop(Error::io("read", path, &e)),
-    };
-    let file = disk::open(path).map_err(reading)?;
-    let mut buffer = vec![0; WRITE_AT_ONCE];
-    let mut at = 0;
-    while at < len {
-        let piece = &mut buffer[..WRITE_AT_ONCE.min(usize::try_from(len - at).unwrap_or(WRITE_AT_ONCE))];
-        file.read_exact_at(piece, from + at).map_err(reading)?;
-        sink(piece).map_err(Trouble::Stop)?;
-        at += piece.len() as u64;
-    }
-    Ok(())
 }

@@ -8,6 +8,8 @@
 //! In the order of a request: `server` accepts → `routes` → `request` (parse) → [`engine`] → `generate`
 //! (tokens to bytes) → `answer` (shapes) → `body`, `conn` (the wire). Beside them `error` and `refusals` (what is no
 //! answer), `faults`, `stats`, `metrics`, `admin`; `process` runs one fake as a command, and `load` is the client.
+//!
+//! [`store`] is another fake: the object store that weights are tested against, and `relay` a long way to it.
 
 mod admin;
 mod answer;
@@ -22,11 +24,13 @@ mod metrics;
 mod process;
 mod profile;
 mod refusals;
+mod relay;
 mod request;
 mod rng;
 mod routes;
 mod server;
 mod stats;
+pub mod store;
 mod tls;
 
 use std::{
@@ -45,9 +49,11 @@ use crate::{
 };
 pub use crate::{
     faults::{Fault, FaultKind, UnknownFault},
-    process::{Ended, run_process},
+    process::{Ended, run_process, until_asked},
     profile::{EngineKind, Fixed, LLAMA_70B, Profile, ProfileError},
+    relay::{Relay, RelayOptions},
     stats::{Outcome, RequestRecord, Stats},
+    store::{FakeStore, StoreOptions},
     tls::Identity,
 };
 

@@ -44,6 +44,19 @@ pub async fn run_process(options: Options, die_with_parent: bool) -> io::Result<
     Ok(ended)
 }
 
+/// Returns at SIGTERM, at Ctrl-C, or when whoever started this process is gone.
+pub async fn until_asked() -> io::Result<()> {
+    let parent = getppid();
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        () = orphaned(parent) => {}
+    }
+    Ok(())
+}
+
 fn ready(fake: &Fake, profile: &str) -> io::Result<()> {
     use io::Write as _;
     let line = json!({"event": "ready", "listen": fake.url(), "admin": fake.admin_url(), "profile": profile});

@@ -115,7 +115,7 @@ pub fn main(collect: fn()) -> ExitCode {
         Command::Undrain(args) => operate::undrain(&args),
         Command::Weight(args) => operate::weight(&args),
         Command::Reload(args) => operate::reload(&args),
-        Command::Weights(args) => weights::run(&args),
+        Command::Weights(args) => weights::run(args),
         Command::Key(args) => key::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Schema(args) => schema::run(&args),

@@ -18,7 +18,7 @@ use super::{
 const NAMED: usize = 8;
 
 /// Show what changed from one version to another: files, tensors, and the bytes that a pull would fetch.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The one before: ORG/MODEL[@REF], or a directory, which begins with a dot or a slash.
     before: String,

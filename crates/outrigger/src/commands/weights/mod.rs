@@ -5,14 +5,14 @@
 
 mod diff;
 mod progress;
+mod publish;
 mod pull;
 mod sign;
 
 use std::path::PathBuf;
 
 use outrigger_weights::{
-    Digest, Error, Kind, Manifest, ModelName, Store, Wanted, add,
-    path::RefName,
+    Digest, Error, Kind, Manifest, Store, Wanted,
     signing::{self, Place},
     verify::{self, Problem},
 };
@@ -24,7 +24,9 @@ use super::{Exit, interrupt::until_interrupted, name_column, write_out};
 /// Move model weights: verified, and resumed where a killed process stopped.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "A STORE is file:///PATH, or for reading alone http://HOST/PATH, which is such a folder behind a web server."
+    after_help = "A STORE is s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///PATH, or for reading alone \
+                  https://HOST/PATH, which is such a folder or bucket behind a web server. Credentials come from the environment, \
+                  in the variables that each provider's own tools read."
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -33,27 +35,11 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Put a model's directory into a store as a new version, and point a ref to it.
-    Add {
-        /// The directory, as the hub's client leaves it.
-        dir: PathBuf,
-        /// What the model is called.
-        #[arg(long, value_name = "ORG/MODEL")]
-        name: ModelName,
-        /// The store, file:///PATH; it is made if it is not there.
-        #[arg(long, value_name = "STORE")]
-        to: String,
-        /// The ref that will point to this version.
-        #[arg(long = "ref", value_name = "REF", default_value = "main")]
-        reference: RefName,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Add(publish::AddArgs),
     Pull(pull::Args),
     /// List what a store has.
     Ls {
-        /// The store, file:///PATH.
+        /// The store.
         #[arg(long, value_name = "STORE")]
         from: String,
         /// Print JSON.
@@ -65,13 +51,16 @@ enum What {
         /// Which model, and which ref or version of it.
         #[arg(value_name = "ORG/MODEL[@REF]")]
         wanted: Wanted,
-        /// The store, file:///PATH or http://HOST/PATH.
+        /// The store.
         #[arg(long, value_name = "STORE")]
         from: String,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
+    Replicate(publish::ReplicateArgs),
+    Rollback(publish::RollbackArgs),
+    Gc(publish::GcArgs),
     /// Read everything again: a pulled directory, or with --from a version where it lies in a store.
     Verify {
         /// A directory that was pulled; with --from, ORG/MODEL[@REF].
@@ -93,20 +82,22 @@ enum What {
     Diff(diff::Args),
 }
 
-pub(super) fn run(args: &Args) -> Exit {
-    let done = match &args.what {
-        What::Add { dir, name, to, reference, json } => add(dir, name, to, reference, *json),
-        What::Pull(args) => return until_interrupted(pull::run(args.clone())),
-        What::Ls { from, json } => ls(from, *json),
-        What::Show { wanted, from, json } => return until_interrupted(show(wanted.clone(), from.clone(), *json)),
+pub(super) fn run(args: Args) -> Exit {
+    match args.what {
+        What::Add(args) => until_interrupted(publish::add(args)),
+        What::Pull(args) => until_interrupted(pull::run(args)),
+        What::Ls { from, json } => until_interrupted(ls(from, json)),
+        What::Show { wanted, from, json } => until_interrupted(show(wanted, from, json)),
+        What::Replicate(args) => until_interrupted(publish::replicate(args)),
+        What::Rollback(args) => until_interrupted(publish::rollback(args)),
+        What::Gc(args) => until_interrupted(publish::gc(args)),
         What::Verify { what, from, key, signature, json } => {
-            let signed = key.clone().map(|key| SignedBy { key, signature: signature.clone() });
-            return until_interrupted(verify(what.clone(), from.clone(), signed, *json));
+            let signed = key.map(|key| SignedBy { key, signature });
+            until_interrupted(verify(what, from, signed, json))
         }
-        What::Diff(args) => return until_interrupted(diff::run(args.clone())),
-        What::Sign(args) => return until_interrupted(sign::run(args.clone())),
-    };
-    done.unwrap_or_else(|error| failed(&error))
+        What::Diff(args) => until_interrupted(diff::run(args)),
+        What::Sign(args) => until_interrupted(sign::run(args)),
+    }
 }
 
 fn failed(error: &Error) -> Exit {
@@ -118,43 +109,21 @@ fn failed(error: &Error) -> Exit {
     }
 }
 
-fn add(dir: &std::path::Path, name: &ModelName, to: &str, reference: &RefName, json: bool) -> Result<Exit, Error> {
-    let store = Store::parse(to)?;
-    let root = store.folder("publish")?;
-    let progress = Progress::to_stderr(json);
-    let added = add::add(dir, root, name, reference, &|bytes| progress.add(bytes));
-    progress.clear();
-    let added = added?;
-    for note in &added.notes {
-        eprintln!("note: {note}");
-    }
-    let manifest = &added.manifest;
-    let text = if json {
-        let mut out = summary(&added.digest, manifest);
-        out["ref"] = reference.as_str().into();
-        out["known"] = added.known.into();
-        out["notes"] = added.notes.clone().into();
-        format!("{out}\n")
-    } else {
-        let known = if added.known { ", which the store had already" } else { "" };
-        format!(
-            "{name}@{reference} is {}{known}: {} files, {}\n",
-            added.digest,
-            manifest.files.len(),
-            progress::bytes(manifest.total())
-        )
+async fn ls(from: String, json: bool) -> Exit {
+    let listed = match Store::parse(&from) {
+        Ok(store) => store.list().await,
+        Err(error) => Err(error),
     };
-    Ok(write_out(&text))
-}
-
-fn ls(from: &str, json: bool) -> Result<Exit, Error> {
-    let listed = Store::parse(from)?.list()?;
+    let listed = match listed {
+        Ok(listed) => listed,
+        Err(error) => return failed(&error),
+    };
     if json {
         let rows: Vec<Value> = listed
             .iter()
             .map(|one| json!({"model": one.model.as_str(), "ref": one.name.as_str(), "digest": one.digest.to_string()}))
             .collect();
-        return Ok(write_out(&format!("{}\n", json!({"refs": rows}))));
+        return write_out(&format!("{}\n", json!({"refs": rows})));
     }
     let names: Vec<String> = listed.iter().map(|one| format!("{}@{}", one.model, one.name)).collect();
     let width = name_column(names.iter().map(String::as_str));
@@ -163,7 +132,7 @@ fn ls(from: &str, json: bool) -> Result<Exit, Error> {
     if rows.is_empty() {
         eprintln!("the store is empty");
     }
-    Ok(write_out(&rows))
+    write_out(&rows)
 }
 
 async fn show(wanted: Wanted, from: String, json: bool) -> Exit {

@@ -64,7 +64,8 @@ impl Progress {
         let mut shown = self.lock();
         match event {
             Event::Found { digest, total, files } => {
-                shown.total = *total;
+                // What was read to be hashed is read again to be sent.
+                (shown.total, shown.done, shown.began) = (*total, 0, Instant::now());
                 shown.line(&json!({"event": "found", "digest": digest.to_string(), "total": total, "files": files}));
             }
             Event::Kept { bytes } => {
@@ -83,6 +84,10 @@ impl Progress {
             Event::Wrong { path, offset, len } => {
                 shown.talk(&format!("{path}: the chunk at byte {offset} came wrong and is fetched again"));
                 shown.line(&json!({"event": "wrong_chunk", "path": path, "offset": offset, "len": len}));
+            }
+            Event::Changed { path } => {
+                shown.talk(&format!("{path} became another object in the store while it was read; its hashes decide"));
+                shown.line(&json!({"event": "changed", "path": path}));
             }
             Event::Again { why } => {
                 shown.talk(&format!("{why}; trying again"));

@@ -15,12 +15,12 @@ use super::{
 };
 
 /// Bring a version into a directory. Killed at any moment, it goes on where it was when it is called again.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Which model, and which ref or version of it: `main` if nothing is said.
     #[arg(value_name = "ORG/MODEL[@REF]")]
     wanted: Wanted,
-    /// The store, file:///PATH or http://HOST/PATH.
+    /// The store.
     #[arg(long, value_name = "STORE")]
     from: String,
     /// The directory: empty, or new, or of a pull of this very version.
@@ -64,7 +64,7 @@ async fn pull(args: &Args, progress: &Progress) -> Result<(Digest, Report), Erro
 fn as_json(args: &Args, digest: Digest, report: &Report) -> serde_json::Value {
     json!({"event": "done", "digest": digest.to_string(), "dir": args.to.display().to_string(), "total": report.total,
         "kept": report.kept, "reused": report.reused, "fetched": report.fetched, "requests": report.requests, "retries": report.retries,
-        "wrong_chunks": report.wrong_chunks})
+        "wrong_chunks": report.wrong_chunks, "changed_files": report.changed_files})
 }
 
 fn as_words(args: &Args, digest: Digest, report: &Report) -> String {

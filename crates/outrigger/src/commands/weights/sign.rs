@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Sign a version or a directory, as OpenSSF model signing v1.0 does: `model-signing` reads the signature, and writes such.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// A directory; with --from, ORG/MODEL[@REF].
     what: String,
@@ -74,7 +74,7 @@ pub(super) async fn place(what: &str, from: Option<&str>, doing: &str) -> Result
     };
     let wanted: Wanted = what.parse().map_err(|e| Error::usage(format!("{what:?}: {e}"), "give ORG/MODEL[@REF]"))?;
     let store = Store::parse(from)?;
-    let root = store.folder(&format!("{doing} in place"))?.clone();
+    let root = store.folder(&format!("{doing} in place"))?.to_owned();
     let found = store.find(&wanted).await?;
     Ok((Place::in_store(&root, &wanted.model, found), wanted.model.to_string()))
 }

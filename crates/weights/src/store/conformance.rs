@@ -1,0 +1,225 @@
+//! What every store has to do, asked of each of them in the same way.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::memory::InMemory;
+
+use super::{
+    Bucket, Folder, Part, Put, Store, Upload, When,
+    bucket::Parts,
+    trouble::{Trouble, insist},
+};
+
+/// S3 has no part but the last below 5 MiB.
+const PART: usize = 5 << 20;
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::from(text.to_owned())
+}
+
+fn pattern(len: usize, seed: usize) -> Bytes {
+    (0..len).map(|at| ((at * 31 + at / 251 + seed) % 256) as u8).collect()
+}
+
+async fn read(store: &Store, object: &str, range: (u64, u64), etag: &mut Option<String>) -> Result<Vec<u8>, Trouble> {
+    let mut came = Vec::new();
+    store
+        .range(object, range, etag, &mut |piece| {
+            came.extend_from_slice(piece);
+            Ok(())
+        })
+        .await?;
+    Ok(came)
+}
+
+async fn text(store: &Store, object: &str) -> Option<String> {
+    store.whole(object, 1 << 20).await.unwrap().map(|(bytes, _)| String::from_utf8(bytes).unwrap())
+}
+
+async fn names(store: &Store, prefix: &str) -> Vec<String> {
+    store.objects(prefix).await.unwrap().into_iter().map(|meta| meta.object).collect()
+}
+
+async fn done(put: Put) -> super::Tag {
+    let Put::Done(tag) = put else { panic!("refused") };
+    tag
+}
+
+async fn objects_are_what_was_put(store: &Store) {
+    let object = "models/a/b/1/onnx/a b+c%, ü.bin";
+    assert_eq!(text(store, object).await, None);
+    assert_eq!(names(store, "models").await, Vec::<String>::new());
+    done(store.put(object, &bytes("0123456789"), &When::Always).await.unwrap()).await;
+    assert_eq!(text(store, object).await.as_deref(), Some("0123456789"));
+    assert!(store.whole(object, 9).await.unwrap_err().message.contains("is longer than 9 bytes"));
+    assert_eq!(read(store, object, (2, 3), &mut None).await.unwrap(), b"234");
+    assert_eq!(read(store, object, (9, 1), &mut None).await.unwrap(), b"9");
+    let beyond = read(store, object, (8, 4), &mut None).await;
+    assert!(beyond.is_err(), "{beyond:?}");
+    assert!(matches!(read(store, "models/a/b/1/none", (0, 1), &mut None).await, Err(Trouble::Absent)));
+    let listed = store.objects("models/a").await.unwrap();
+    assert_eq!((listed.len(), listed[0].object.as_str(), listed[0].size), (1, object, 10));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!(listed[0].modified.abs_diff(now) < 120, "{} {now}", listed[0].modified);
+    store.put(object, &bytes(""), &When::Always).await.unwrap();
+    assert_eq!(text(store, object).await.as_deref(), Some(""));
+    // A folder's name is no prefix of another's.
+    store.put("models/ab/x", &bytes("x"), &When::Always).await.unwrap();
+    assert_eq!(names(store, "models/a").await, [object]);
+    store.delete(object).await.unwrap();
+    store.delete(object).await.unwrap();
+    assert_eq!(names(store, "models").await, ["models/ab/x"]);
+}
+
+async fn conditions_hold(store: &Store) {
+    let first = done(store.put("refs/a/b/main", &bytes("one"), &When::Absent).await.unwrap()).await;
+    assert_eq!(store.put("refs/a/b/main", &bytes("two"), &When::Absent).await.unwrap(), Put::Refused);
+    assert_eq!(text(store, "refs/a/b/main").await.as_deref(), Some("one"));
+    let (_, read) = store.whole("refs/a/b/main", 100).await.unwrap().unwrap();
+    let second = done(store.put("refs/a/b/main", &bytes("two"), &When::Is(read)).await.unwrap()).await;
+    assert_ne!(first, second);
+    assert_eq!(store.put("refs/a/b/main", &bytes("six"), &When::Is(first)).await.unwrap(), Put::Refused);
+    assert_eq!(text(store, "refs/a/b/main").await.as_deref(), Some("two"));
+    done(store.put("refs/a/b/main", &bytes("six"), &When::Is(second.clone())).await.unwrap()).await;
+    store.delete("refs/a/b/main").await.unwrap();
+    assert_eq!(store.put("refs/a/b/main", &bytes("ten"), &When::Is(second)).await.unwrap(), Put::Refused);
+    assert_eq!(text(store, "refs/a/b/main").await, None);
+}
+
+async fn of_many_writers_one_wins(store: &Store) {
+    for round in 0..4 {
+        let object = format!("refs/a/b/race{round}");
+        let mut when = When::Absent;
+        for step in 0..3 {
+            let mut writers = tokio::task::JoinSet::new();
+            for writer in 0..8 {
+                let (store, object, when) = (store.clone(), object.clone(), when.clone());
+                writers.spawn(async move {
+                    let put = store.put(&object, &bytes(&format!("{step} {writer}")), &when).await.unwrap();
+                    (writer, put)
+                });
+            }
+            let ended = writers.join_all().await;
+            let won: Vec<_> = ended.iter().filter(|(_, put)| *put != Put::Refused).collect();
+            assert_eq!(won.len(), 1, "{ended:?}");
+            let (bytes, tag) = store.whole(&object, 100).await.unwrap().unwrap();
+            assert_eq!(String::from_utf8(bytes).unwrap(), format!("{step} {}", won[0].0));
+            when = When::Is(tag);
+        }
+    }
+}
+
+async fn copies_are_whole_and_apart(store: &Store) {
+    store.put("models/a/b/1/x", &bytes("first"), &When::Always).await.unwrap();
+    assert!(store.copy("models/a/b/1/x", "models/a/b/2/y").await.unwrap());
+    store.put("models/a/b/1/x", &bytes("other"), &When::Always).await.unwrap();
+    assert_eq!(text(store, "models/a/b/2/y").await.as_deref(), Some("first"));
+    assert!(!store.copy("models/a/b/1/none", "models/a/b/2/z").await.unwrap());
+    assert_eq!(text(store, "models/a/b/2/z").await, None);
+}
+
+async fn parts_become_an_object(store: &Store) {
+    let object = "models/a/b/3/large";
+    let parts = [pattern(PART, 1), pattern(PART, 2), pattern(1_000, 3)];
+    let upload = store.begin(object).await.unwrap();
+    let mut named = vec![String::new(); 3];
+    // In any order, one of them twice, and by somebody who knows nothing but the id.
+    for number in [2, 0, 1, 0] {
+        let upload = Upload { object: object.to_owned(), id: upload.id.clone() };
+        let half = parts[number].len() / 2;
+        let pieces = [parts[number].slice(..half), parts[number].slice(half..)];
+        let (pieces, offset) = (&pieces, (number * PART) as u64);
+        named[number] = store.part(&upload, Part { number, offset, pieces }).await.unwrap();
+        assert_eq!(text(store, object).await, None, "seen before it was whole");
+        assert!(!names(store, "models/a/b/3").await.contains(&object.to_owned()));
+    }
+    assert!(store.complete(&upload, &named).await.unwrap());
+    let all = [&parts[0][..], &parts[1], &parts[2]].concat();
+    assert!(read(store, object, (0, all.len() as u64), &mut None).await.unwrap() == all);
+    assert_eq!(store.objects("models/a/b/3").await.unwrap()[0].size, all.len() as u64);
+}
+
+async fn an_aborted_upload_is_gone(store: &Store) {
+    let upload = store.begin("models/a/b/4/large").await.unwrap();
+    let pieces = [pattern(1_000, 4)];
+    let name = store.part(&upload, Part { number: 0, offset: 0, pieces: &pieces }).await.unwrap();
+    store.abort(&upload).await.unwrap();
+    assert!(store.part(&upload, Part { number: 1, offset: 1_000, pieces: &pieces }).await.is_err());
+    assert!(!store.complete(&upload, &[name]).await.unwrap_or(false));
+    assert_eq!(names(store, "models/a/b/4").await, Vec::<String>::new());
+}
+
+/// Where a store has ETags, which a folder has not.
+async fn another_object_is_noticed(store: &Store) {
+    let object = "models/a/b/5/x";
+    store.put(object, &pattern(1_000, 5), &When::Always).await.unwrap();
+    let mut etag = None;
+    read(store, object, (0, 10), &mut etag).await.unwrap();
+    assert!(etag.is_some());
+    read(store, object, (10, 10), &mut etag).await.unwrap();
+    store.put(object, &pattern(1_000, 6), &When::Always).await.unwrap();
+    let changed = read(store, object, (20, 10), &mut etag).await;
+    assert!(matches!(changed, Err(Trouble::Changed)), "{changed:?}");
+}
+
+async fn all(store: &Store) {
+    objects_are_what_was_put(store).await;
+    conditions_hold(store).await;
+    of_many_writers_one_wins(store).await;
+    copies_are_whole_and_apart(store).await;
+    parts_become_an_object(store).await;
+    an_aborted_upload_is_gone(store).await;
+}
+
+pub(crate) fn memory() -> Store {
+    Store::Bucket(Bucket::new(Parts {
+        provider: Arc::new(InMemory::new()),
+        url: "memory://bucket/some/prefix".into(),
+        name: "bucket".into(),
+        prefix: "some/prefix".into(),
+        variables: "nothing",
+        longest_copy: u64::MAX,
+    }))
+}
+
+/// A folder that goes with the test.
+pub(crate) struct Scratch(pub(crate) std::path::PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        let name = format!("outrigger-store-{}", super::folder::fresh_id().unwrap());
+        Self(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_folder() {
+    let scratch = Scratch::new();
+    let store = Store::Folder(Folder::new(scratch.0.clone()));
+    all(&store).await;
+    let left = std::fs::read_dir(scratch.0.join(".outrigger/uploads")).unwrap().count();
+    assert_eq!(left, 0, "uploads were left behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_bucket_in_memory() {
+    all(&memory()).await;
+    another_object_is_noticed(&memory()).await;
+}
+
+/// Against a server: the address of a bucket, with its credentials in the environment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_bucket_behind_a_server() {
+    let Ok(url) = std::env::var("OUTRIGGER_CONFORMANCE_STORE") else { return };
+    let store = Store::parse(&format!("{url}/{}", super::folder::fresh_id().unwrap())).unwrap();
+    insist(|| async { store.objects("models").await.map_err(Trouble::from) }).await.unwrap();
+    all(&store).await;
+    another_object_is_noticed(&store).await;
+}

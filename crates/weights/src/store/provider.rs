@@ -1,0 +1,211 @@
+//! Which bucket a URL means, and who we are there: by the variables that the provider's own tools read, and by nothing else.
+//!
+//! No metadata service is asked and no file in a home directory is read: on a machine of a cloud that is not the bucket's,
+//! either would find the wrong identity, or none, after a timeout. What is missing is said before anything is sent.
+
+use std::sync::Arc;
+
+use object_store::{
+    RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::GoogleCloudStorageBuilder,
+};
+
+use super::{
+    bucket::{Bucket, Parts, Provider},
+    net::Client,
+};
+use crate::Error;
+
+/// Of `CopyObject`; longer objects are copied in parts, which object_store does not do.
+const LONGEST_S3_COPY: u64 = 5 << 30;
+
+/// Reads a variable; one that is set to nothing is not set.
+pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The process's own.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The bucket of `s3://`, `gs://` or `az://`; `None` when the URL is of none of them.
+pub(super) fn bucket(url: &str, environment: Environment) -> Result<Option<Bucket>, Error> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Ok(None) };
+    let (name, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let prefix = prefix.trim_matches('/');
+    let (variables, longest_copy): (&'static str, u64) = match scheme {
+        "s3" => ("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN", LONGEST_S3_COPY),
+        "gs" => ("GOOGLE_APPLICATION_CREDENTIALS", u64::MAX),
+        "az" => ("AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY", u64::MAX),
+        _ => return Ok(None),
+    };
+    if name.is_empty() || prefix.split('/').any(|part| matches!(part, "." | "..")) || prefix.contains("//") {
+        let help = format!("write {scheme}://BUCKET/PREFIX");
+        return Err(Error::usage(format!("{url} is not the address of a bucket"), help));
+    }
+    let provider = match scheme {
+        "s3" => s3(name, environment)?,
+        "gs" => google(name, environment)?,
+        _ => azure(name, environment)?,
+    };
+    let url = url.trim_end_matches('/').to_owned();
+    let (name, prefix) = (name.to_owned(), prefix.to_owned());
+    Ok(Some(Bucket::new(Parts { provider, url, name, prefix, variables, longest_copy })))
+}
+
+/// Repeats are ours.
+fn no_repeats() -> RetryConfig {
+    RetryConfig { max_retries: 0, ..RetryConfig::default() }
+}
+
+fn cannot(scheme: &str, error: &object_store::Error) -> Error {
+    Error::usage(
+        format!("{scheme} cannot be used: {error}"),
+        "check the variables that name the endpoint and the credentials",
+    )
+}
+
+/// The endpoint's own scheme decides whether anything leaves without TLS.
+fn endpoint(environment: Environment, names: &[&str]) -> Result<Option<String>, Error> {
+    let Some((name, url)) = names.iter().find_map(|name| Some((name, environment(name)?))) else { return Ok(None) };
+    let well_formed = ["http://", "https://"].iter().any(|scheme| url.len() > scheme.len() && url.starts_with(scheme));
+    if well_formed && url.parse::<http::Uri>().is_ok() {
+        return Ok(Some(url.trim_end_matches('/').to_owned()));
+    }
+    Err(Error::usage(format!("{name}={url} is not an endpoint"), "write https://HOST, or http:// for one without TLS"))
+}
+
+fn s3(name: &str, environment: Environment) -> Result<Arc<dyn Provider>, Error> {
+    let region = environment("AWS_REGION").or_else(|| environment("AWS_DEFAULT_REGION"));
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(name)
+        .with_region(region.unwrap_or_else(|| "us-east-1".to_owned()))
+        .with_retry(no_repeats())
+        .with_disable_bulk_delete(true)
+        .with_allow_http(true)
+        .with_http_connector(Client::default());
+    if let Some(endpoint) = endpoint(environment, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])? {
+        builder = builder.with_endpoint(endpoint);
+    }
+    let key = environment("AWS_ACCESS_KEY_ID");
+    let secret = environment("AWS_SECRET_ACCESS_KEY");
+    let by_token = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", AmazonS3ConfigKey::WebIdentityTokenFile),
+        ("AWS_ROLE_ARN", AmazonS3ConfigKey::RoleArn),
+    ];
+    let by_container = [
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", AmazonS3ConfigKey::ContainerCredentialsRelativeUri),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", AmazonS3ConfigKey::ContainerCredentialsFullUri),
+    ];
+    builder = match (key, secret) {
+        (Some(key), Some(secret)) => {
+            let builder = builder.with_access_key_id(key).with_secret_access_key(secret);
+            match environment("AWS_SESSION_TOKEN") {
+                Some(token) => builder.with_token(token),
+                None => builder,
+            }
+        }
+        (None, None) if by_token.iter().all(|(name, _)| environment(name).is_some()) => by_token
+            .into_iter()
+            .fold(builder, |builder, (name, key)| builder.with_config(key, environment(name).unwrap_or_default())),
+        (None, None) if by_container.iter().any(|(name, _)| environment(name).is_some()) => {
+            let token = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", AmazonS3ConfigKey::ContainerAuthorizationTokenFile);
+            by_container.into_iter().chain([token]).fold(builder, |builder, (name, key)| match environment(name) {
+                Some(value) => builder.with_config(key, value),
+                None => builder,
+            })
+        }
+        (key, secret) => {
+            let missing: Vec<&str> = [("AWS_ACCESS_KEY_ID", key), ("AWS_SECRET_ACCESS_KEY", secret)]
+                .iter()
+                .filter(|(_, value)| value.is_none())
+                .map(|(name, _)| *name)
+                .collect();
+            return Err(Error::usage(
+                format!("s3://{name} needs credentials: {} not set", are(&missing)),
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones), or \
+                 AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN; a public bucket can be read by its https:// address",
+            ));
+        }
+    };
+    Ok(Arc::new(builder.build().map_err(|e| cannot("s3://", &e))?))
+}
+
+fn google(name: &str, environment: Environment) -> Result<Arc<dyn Provider>, Error> {
+    let builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(name)
+        .with_retry(no_repeats())
+        .with_http_connector(Client::default());
+    let builder = if let Some(path) = environment("GOOGLE_APPLICATION_CREDENTIALS") {
+        builder.with_application_credentials(path)
+    } else if let Some(path) = environment("GOOGLE_SERVICE_ACCOUNT") {
+        builder.with_service_account_path(path)
+    } else if let Some(key) = environment("GOOGLE_SERVICE_ACCOUNT_KEY") {
+        builder.with_service_account_key(key)
+    } else if let Some(token) = environment("GOOGLE_OAUTH_ACCESS_TOKEN") {
+        builder.with_bearer_token(token)
+    } else {
+        return Err(Error::usage(
+            format!("gs://{name} needs credentials: GOOGLE_APPLICATION_CREDENTIALS is not set"),
+            "set it to the path of a credentials file (or GOOGLE_SERVICE_ACCOUNT_KEY to its text, or \
+             GOOGLE_OAUTH_ACCESS_TOKEN to what `gcloud auth print-access-token` prints)",
+        ));
+    };
+    let builder = match endpoint(environment, &["GOOGLE_STORAGE_ENDPOINT", "STORAGE_EMULATOR_HOST"])? {
+        Some(url) => builder.with_base_url(&url),
+        None => builder,
+    };
+    Ok(Arc::new(builder.build().map_err(|e| cannot("gs://", &e))?))
+}
+
+fn azure(name: &str, environment: Environment) -> Result<Arc<dyn Provider>, Error> {
+    let first = |names: &[&str]| names.iter().find_map(|name| environment(name));
+    let account = first(&["AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT"]).ok_or_else(|| {
+        Error::usage(
+            format!("az://{name} needs an account: AZURE_STORAGE_ACCOUNT_NAME is not set"),
+            "set it to the storage account's name",
+        )
+    })?;
+    let mut builder = MicrosoftAzureBuilder::new()
+        .with_account(account)
+        .with_container_name(name)
+        .with_retry(no_repeats())
+        .with_allow_http(true)
+        .with_http_connector(Client::default());
+    let by_client = [
+        (AzureConfigKey::ClientId, "AZURE_CLIENT_ID"),
+        (AzureConfigKey::AuthorityId, "AZURE_TENANT_ID"),
+        (AzureConfigKey::ClientSecret, "AZURE_CLIENT_SECRET"),
+        (AzureConfigKey::FederatedTokenFile, "AZURE_FEDERATED_TOKEN_FILE"),
+    ];
+    if let Some(key) = first(&["AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY"]) {
+        builder = builder.with_access_key(key);
+    } else if let Some(token) = environment("AZURE_STORAGE_SAS_TOKEN") {
+        builder = builder.with_config(AzureConfigKey::SasKey, token);
+    } else if environment("AZURE_CLIENT_ID").is_some()
+        && environment("AZURE_TENANT_ID").is_some()
+        && first(&["AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE"]).is_some()
+    {
+        builder = by_client.into_iter().fold(builder, |builder, (key, name)| match environment(name) {
+            Some(value) => builder.with_config(key, value),
+            None => builder,
+        });
+    } else {
+        return Err(Error::usage(
+            format!("az://{name} needs credentials: AZURE_STORAGE_ACCOUNT_KEY is not set, nor AZURE_STORAGE_SAS_TOKEN"),
+            "set one of them, or AZURE_CLIENT_ID and AZURE_TENANT_ID with AZURE_CLIENT_SECRET or AZURE_FEDERATED_TOKEN_FILE",
+        ));
+    }
+    if let Some(url) = endpoint(environment, &["AZURE_STORAGE_ENDPOINT"])? {
+        builder = builder.with_endpoint(url);
+    }
+    Ok(Arc::new(builder.build().map_err(|e| cannot("az://", &e))?))
+}
+
+fn are(names: &[&str]) -> String {
+    match names {
+        [one] => format!("{one} is"),
+        names => format!("{} are", names.join(" and ")),
+    }
+}

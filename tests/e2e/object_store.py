@@ -1,0 +1,88 @@
+"""The test store and the long way to it, as processes, for tests and measurements in Python. No test by itself."""
+
+import json
+import os
+import subprocess
+import time
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+MIB = 1 << 20
+
+
+def fakes_binary():
+    """Beside the binary that is tested, or of the debug build."""
+    tested = os.environ.get("OUTRIGGER_BIN") or os.path.join(ROOT, "target", "debug", "outrigger")
+    return os.environ.get("OUTRIGGER_FAKES_BIN") or os.path.join(os.path.dirname(tested), "outrigger-fakes")
+
+
+class Process:
+    def __init__(self, *args):
+        self.process = subprocess.Popen([fakes_binary(), *map(str, args)], stdout=subprocess.PIPE, text=True)
+        self.ready = json.loads(self.process.stdout.readline())
+        self.url = self.ready["listen"]
+        self.address = self.url.removeprefix("http://")
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+
+class Store(Process):
+    """S3 at `url`; `root` is the folder in which buckets are folders and objects files."""
+
+    def __init__(self, root, *buckets):
+        self.root = str(root)
+        super().__init__("store", "--root", root, *[arg for bucket in buckets for arg in ("--bucket", bucket)])
+
+    def ask(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.ready["admin"] + path, data, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def fault(self, kind, **more):
+        return self.ask("POST", "/faults", {"kind": kind, **more})
+
+    def heal(self):
+        """Ends all faults, and returns how often each had struck."""
+        struck = {fault["kind"]: fault["struck"] for fault in self.ask("GET", "/faults")}
+        self.ask("DELETE", "/faults")
+        return struck
+
+    def totals(self):
+        return self.ask("GET", "/ledger")
+
+    def settled(self):
+        """The totals once nothing is in flight, also nothing of a client that was killed."""
+        for _ in range(2000):
+            totals = self.totals()
+            if totals["open"] == 0:
+                return totals
+            time.sleep(0.01)
+        raise AssertionError(f"requests are still open: {totals}")
+
+    def lines(self):
+        with open(os.path.join(self.root, ".store", "ledger.jsonl")) as lines:
+            return [json.loads(line) for line in lines]
+
+    def uploads(self):
+        """Unfinished uploads, and bodies that nobody finished."""
+        own = os.path.join(self.root, ".store")
+        return os.listdir(os.path.join(own, "uploads")), os.listdir(os.path.join(own, "tmp"))
+
+
+class Relay(Process):
+    """A way to ADDRESS that takes `delay_ms` in each direction."""
+
+    def __init__(self, address, delay_ms=40, bytes_per_second=None):
+        rate = [] if bytes_per_second is None else ["--bytes-per-second", bytes_per_second]
+        super().__init__("relay", "--to", address, "--delay-ms", delay_ms, *rate)
