@@ -13,6 +13,7 @@
 //! `manifest`, `cut`, `safetensors`, `path` and `plan` are plain functions of what they are given.
 
 pub mod add;
+pub mod budget;
 pub mod cut;
 pub mod diff;
 mod disk;

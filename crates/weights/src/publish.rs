@@ -102,9 +102,9 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
     let lacking = refs::missing(&there, &manifest, &digest);
     let lacking: Vec<usize> =
         (0..manifest.files.len()).filter(|at| lacking.contains(&manifest.files[*at].path.as_str())).collect();
+    let lacking_bytes: u64 = lacking.iter().map(|at| manifest.files[*at].size).sum();
     let older = if lacking.is_empty() { Older::new() } else { older(&target, &model, &digest).await? };
     let push = Arc::new(Push::new(source, target, folder, journal, watch, &lacking));
-    let lacking_bytes: u64 = lacking.iter().map(|at| manifest.files[*at].size).sum();
     push.done(total - lacking_bytes);
     let to_send = push.clone().copy_known(&lacking, &older).await?;
     push.clone().send(to_send).await?;
@@ -264,12 +264,20 @@ impl Push {
     }
 
     async fn send(self: Arc<Self>, files: Vec<usize>) -> Result<(), Error> {
+        // What was read and not yet sent is lost when a budget ends, so that one that does not reach is not begun.
+        self.source.afford(files.iter().map(|at| self.unsent(*at)).sum())?;
         let (long, short): (Vec<usize>, Vec<usize>) = files.into_iter().partition(|at| self.file(*at).size > PART);
         let short = short.into_iter().map(|at| Bound::spawn(self.clone().send_short(at)));
         let short = stream::iter(short).map(Bound::end).buffer_unordered(SHORT_FILES).try_collect::<()>();
         let long = stream::iter(long).map(|at| Bound::spawn(self.clone().send_long(at)).end());
         let long = long.buffer_unordered(LONG_FILES).try_collect::<()>();
         futures_util::future::try_join(short, long).await.map(|_| ())
+    }
+
+    /// What the store has not acknowledged of a file.
+    fn unsent(&self, at: usize) -> u64 {
+        let sent = self.journal.resume(&self.object(at)).map_or(0, |begun| begun.parts.len() as u64 * begun.part_size);
+        self.file(at).size.saturating_sub(sent)
     }
 
     async fn hold(&self, bytes: u64) -> OwnedSemaphorePermit {

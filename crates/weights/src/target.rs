@@ -21,7 +21,9 @@ use std::{
 };
 
 use crate::{
-    Digest, Error, Manifest, OWN_FOLDER, disk,
+    Digest, Error, Manifest, OWN_FOLDER,
+    budget::{Budget, Meter},
+    disk,
     journal::Journal,
     manifest::{self, File},
     plan::Run,
@@ -30,6 +32,8 @@ use crate::{
 };
 
 const BUFFER: usize = 1 << 20;
+
+const LEDGER: &str = "egress";
 
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -164,6 +168,11 @@ impl Target {
         disk::sync_folder_of(&place)
     }
 
+    /// The ledger of what was asked for into this directory.
+    pub(crate) fn meter(&self, budget: Option<Budget>) -> Result<Meter, Error> {
+        Meter::open(&self.own.join(LEDGER), budget)
+    }
+
     /// What was fetched with the manifest, and checked against a key.
     pub(crate) fn keep_signature(&self, bytes: &[u8]) -> Result<(), Error> {
         disk::write_atomically(&self.own.join(sign::FILE), bytes)
@@ -185,6 +194,18 @@ impl Target {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &ready, &e)),
             _ => Ok(()),
         }
+    }
+}
+
+/// Before anything is asked for at all: whether the budget of a directory has anything left. The manifest, which says what
+/// is missing, is small and counts too; calls without end would cost it without end.
+pub(crate) fn within(dir: &Path, budget: Option<&Budget>) -> Result<(), Error> {
+    let ledger = dir.join(OWN_FOLDER).join(LEDGER);
+    let Some(budget) = budget.filter(|_| ledger.exists()) else { return Ok(()) };
+    let meter = Meter::open(&ledger, Some(budget.clone()))?;
+    match meter.spent() {
+        Some((_, spent)) if spent > budget.limit => Err(meter.used_up()),
+        _ => Ok(()),
     }
 }
 

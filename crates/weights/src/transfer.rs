@@ -14,14 +14,19 @@ use std::{
     fs,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use outrigger_core::units::NanoUsd;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
     Digest, Error, Manifest, Store, Wanted,
+    budget::{Budget, Meter, Over},
     journal::{Claim, Journal},
     manifest::File,
     pace::{MOST, Pace},
@@ -31,7 +36,7 @@ use crate::{
     signing,
     source::{Seen, WRONG, consider, damaged},
     store::{self, Found, trouble::Trouble},
-    target::{Have, Target},
+    target::{self, Have, Target},
 };
 
 /// What open requests may have asked for together, in bytes.
@@ -73,6 +78,8 @@ pub struct Report {
     pub wrong_chunks: u64,
     /// That became other objects in the store on the way.
     pub changed_files: u64,
+    /// With a budget: bytes that were asked for into this directory, by all calls, and what they cost at most.
+    pub spent: Option<(u64, NanoUsd)>,
 }
 
 pub type Watch = Arc<dyn Fn(&Event) + Send + Sync>;
@@ -84,6 +91,8 @@ pub struct Options {
     pub key: Option<PublicKey>,
     /// Directories whose bytes need not be fetched again.
     pub reuse: Vec<PathBuf>,
+    /// What it may cost, with all that was asked for into the same directory before.
+    pub budget: Option<Budget>,
 }
 
 /// Pulls the version that was asked for. Dropped at any time, it leaves a directory in which the next call goes on.
@@ -94,12 +103,15 @@ pub async fn pull(
     options: Options,
     watch: Watch,
 ) -> Result<(Digest, Report), Error> {
+    target::within(dir, options.budget.as_ref())?;
     let Found { digest, bytes, manifest } = store.find(wanted).await?;
+    let control = bytes.len() as u64;
     let signature = match &options.key {
         Some(key) => Some(signing::vouched(store, &wanted.model, key, digest, &manifest).await?),
         None => None,
     };
     watch(&Event::Found { digest, total: manifest.total(), files: manifest.files.len() });
+    let budget = options.budget.clone();
     let (dir, watching, manifest) = (dir.to_owned(), watch.clone(), Arc::new(manifest));
     let looked = blocking({
         let manifest = manifest.clone();
@@ -113,6 +125,8 @@ pub async fn pull(
     if let Some(signature) = signature {
         target.keep_signature(&signature)?;
     }
+    let meter = target.meter(budget)?;
+    meter.note(control)?;
     let right = right_bytes(&manifest, &have);
     target.room_for(manifest.total() - right)?;
     let runs = plan::runs(&manifest, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));
@@ -125,6 +139,8 @@ pub async fn pull(
         manifest,
         target,
         watch,
+        meter,
+        over: AtomicBool::new(false),
         open: Semaphore::new(OPEN_BYTES as usize),
         pace: Pace::new(),
         state: Mutex::new(State {
@@ -140,9 +156,13 @@ pub async fn pull(
     });
     pull.finish_those_without_a_gap().await?;
     pull.clone().fetch().await?;
+    if pull.over.load(Ordering::Relaxed) {
+        return Err(pull.stopped());
+    }
     let ended = pull.clone();
     blocking(move || ended.target.ready(digest)).await?;
-    let report = pull.lock().report.clone();
+    let mut report = pull.lock().report.clone();
+    report.spent = pull.meter.spent();
     Ok((digest, report))
 }
 
@@ -239,6 +259,9 @@ struct Pull {
     manifest: Arc<Manifest>,
     target: Target,
     watch: Watch,
+    meter: Meter,
+    /// The budget does not allow another request; those that were made are waited for.
+    over: AtomicBool,
     open: Semaphore,
     /// How many connections there are is found out.
     pace: Pace,
@@ -292,6 +315,9 @@ impl Pull {
 
     async fn work(self: Arc<Self>) -> Result<(), Error> {
         loop {
+            if self.over.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let Some(run) = self.lock().runs.pop_front() else { return Ok(()) };
             self.bring(run).await?;
         }
@@ -307,6 +333,9 @@ impl Pull {
         loop {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk];
             let Some(next) = plan::runs_of(&self.manifest, run.file, missing).first().copied() else { break };
+            if !self.may_ask(next).await? {
+                return Ok(());
+            }
             let (came, trouble) = self.ask(next, &part).await;
             let gained: Vec<Claim> = came.good.iter().map(|chunk| (run.file as u32, *chunk as u32)).collect();
             came.good.iter().for_each(|chunk| good[*chunk] = true);
@@ -329,6 +358,25 @@ impl Pull {
             left == Some(0)
         };
         if done { self.finish(run.file).await } else { Ok(()) }
+    }
+
+    /// Whether the budget allows a request, which counts from here on.
+    async fn may_ask(self: &Arc<Self>, run: Run) -> Result<bool, Error> {
+        if self.over.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let (_, len) = run.range(&self.manifest);
+        let pull = self.clone();
+        let allowed = blocking(move || pull.meter.ask(len)).await?;
+        if allowed == Err(Over) {
+            self.over.store(true, Ordering::Relaxed);
+        }
+        Ok(allowed.is_ok())
+    }
+
+    fn stopped(&self) -> Error {
+        let state = self.lock();
+        self.meter.stopped(state.report.total - state.right)
     }
 
     /// One request: what came of it, and what went wrong.

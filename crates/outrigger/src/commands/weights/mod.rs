@@ -4,6 +4,7 @@
 //! which lasts, a line for each thing that happens.
 
 mod diff;
+mod price;
 mod progress;
 mod publish;
 mod pull;

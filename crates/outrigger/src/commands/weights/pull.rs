@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{
     super::{Exit, write_out},
     failed,
+    price::Limit,
     progress::{self, Progress},
 };
 
@@ -33,6 +34,8 @@ pub(super) struct Args {
     /// hashed instead of fetched. May be given several times.
     #[arg(long, value_name = "DIR")]
     reuse: Vec<PathBuf>,
+    #[command(flatten)]
+    limit: Limit,
     /// Print a line of JSON for each thing that happens.
     #[arg(long)]
     json: bool,
@@ -56,15 +59,23 @@ pub(super) async fn run(args: Args) -> Exit {
 
 async fn pull(args: &Args, progress: &Progress) -> Result<(Digest, Report), Error> {
     let store = Store::parse(&args.from)?;
-    let options = Options { key: args.key.as_deref().map(signing::public_key).transpose()?, reuse: args.reuse.clone() };
+    let options = Options {
+        key: args.key.as_deref().map(signing::public_key).transpose()?,
+        reuse: args.reuse.clone(),
+        budget: args.limit.budget(&args.from)?,
+    };
     let watch = progress.clone();
     transfer::pull(&store, &args.wanted, &args.to, options, Arc::new(move |event| watch.event(event))).await
 }
 
 fn as_json(args: &Args, digest: Digest, report: &Report) -> serde_json::Value {
-    json!({"event": "done", "digest": digest.to_string(), "dir": args.to.display().to_string(), "total": report.total,
+    let mut out = json!({"event": "done", "digest": digest.to_string(), "dir": args.to.display().to_string(), "total": report.total,
         "kept": report.kept, "reused": report.reused, "fetched": report.fetched, "requests": report.requests, "retries": report.retries,
-        "wrong_chunks": report.wrong_chunks, "changed_files": report.changed_files})
+        "wrong_chunks": report.wrong_chunks, "changed_files": report.changed_files});
+    if let Some((asked, spent)) = report.spent {
+        out["egress"] = json!({"asked": asked, "usd": spent.as_usd()});
+    }
+    out
 }
 
 fn as_words(args: &Args, digest: Digest, report: &Report) -> String {
