@@ -24,6 +24,7 @@ pub mod manifest;
 mod pace;
 pub mod path;
 pub mod plan;
+pub mod preview;
 pub mod publish;
 pub mod refs;
 pub mod replicate;

@@ -123,11 +123,11 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
 }
 
 /// Files of older versions by SHA-256 and size, and the objects that they are.
-type Older = BTreeMap<([u8; 32], u64), String>;
+pub(crate) type Older = BTreeMap<([u8; 32], u64), String>;
 
 /// What older versions in the store have. One whose manifest cannot be read gives nothing, and a file that is not in the
 /// listing with its size is not there.
-async fn older(target: &Store, model: &ModelName, digest: &Digest) -> Result<Older, Error> {
+pub(crate) async fn older(target: &Store, model: &ModelName, digest: &Digest) -> Result<Older, Error> {
     let objects = target.objects(&format!("models/{model}")).await?;
     let sizes: BTreeMap<&str, u64> = objects.iter().map(|meta| (meta.object.as_str(), meta.size)).collect();
     let own = store::manifest_object(model, digest);

@@ -57,7 +57,7 @@ pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Wa
     let folder = store::version_object(&wanted.model, &digest);
     let mut source = Source::stored(from.clone(), &folder, manifest.clone());
     source.meter = Meter::open(&ledger(&state, from, to, &version)?, budget)?;
-    source.meter.note(version.bytes.len() as u64)?;
+    source.meter.note(store::control_bytes(&wanted, &version))?;
     let job = Job { source, target: to.clone(), version, reference: reference.clone(), state };
     let published = publish::publish(job, watch).await?;
     Ok(Replicated { digest, manifest, reference, published })

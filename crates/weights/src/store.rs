@@ -216,6 +216,15 @@ pub(crate) fn ref_text(digest: &Digest) -> Vec<u8> {
     bytes
 }
 
+/// The bytes that it takes to find a version: its manifest, and the ref that named it.
+pub(crate) fn control_bytes(wanted: &Wanted, found: &Found) -> u64 {
+    let reference = match wanted.version {
+        Version::Ref(_) => ref_text(&found.digest).len(),
+        Version::Digest(_) => 0,
+    };
+    (found.bytes.len() + reference) as u64
+}
+
 pub(crate) fn ref_object(model: &ModelName, name: &RefName) -> String {
     format!("refs/{model}/{name}")
 }

@@ -104,8 +104,9 @@ pub async fn pull(
     watch: Watch,
 ) -> Result<(Digest, Report), Error> {
     target::within(dir, options.budget.as_ref())?;
-    let Found { digest, bytes, manifest } = store.find(wanted).await?;
-    let control = bytes.len() as u64;
+    let found = store.find(wanted).await?;
+    let control = store::control_bytes(wanted, &found);
+    let Found { digest, bytes, manifest } = found;
     let signature = match &options.key {
         Some(key) => Some(signing::vouched(store, &wanted.model, key, digest, &manifest).await?),
         None => None,

@@ -3,6 +3,7 @@
 //! What it does is in `outrigger_weights`; here are its words. Data goes to stdout: with `--json` one object, or for `pull`,
 //! which lasts, a line for each thing that happens.
 
+mod bill;
 mod diff;
 mod price;
 mod progress;
@@ -81,6 +82,7 @@ enum What {
     },
     Sign(sign::Args),
     Diff(diff::Args),
+    Plan(bill::Args),
 }
 
 pub(super) fn run(args: Args) -> Exit {
@@ -96,6 +98,7 @@ pub(super) fn run(args: Args) -> Exit {
             let signed = key.map(|key| SignedBy { key, signature });
             until_interrupted(verify(what, from, signed, json))
         }
+        What::Plan(args) => until_interrupted(bill::run(args)),
         What::Diff(args) => until_interrupted(diff::run(args)),
         What::Sign(args) => until_interrupted(sign::run(args)),
     }
