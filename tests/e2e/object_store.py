@@ -1,8 +1,14 @@
-"""The test store and the long way to it, as processes, for tests and measurements in Python. No test by itself."""
+"""The test store and the long way to it, as processes, for tests and measurements in Python.
+
+Run by ./test, it starts both once: an object through the long way, the ledger's words about it, and their end by SIGTERM.
+"""
 
 import json
 import os
+import shutil
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.request
 
@@ -86,3 +92,32 @@ class Relay(Process):
     def __init__(self, address, delay_ms=40, bytes_per_second=None):
         rate = [] if bytes_per_second is None else ["--bytes-per-second", bytes_per_second]
         super().__init__("relay", "--to", address, "--delay-ms", delay_ms, *rate)
+
+
+def both_as_processes(root):
+    data = os.urandom(3 * MIB)
+    with Store(root, "weights") as store, Relay(store.address, delay_ms=100) as relay:
+        object_ = f"{relay.url}/weights/a/b"
+        urllib.request.urlopen(urllib.request.Request(object_, data, method="PUT"), timeout=30).close()
+        store.fault("flip", offset=2 * MIB)
+        began = time.monotonic()
+        with urllib.request.urlopen(urllib.request.Request(object_, headers={"range": f"bytes={MIB}-"}), timeout=30) as answer:
+            came = answer.read()
+        # A connection and a question, there and back each.
+        assert 0.4 <= time.monotonic() - began < 2, time.monotonic() - began
+        assert [at for at in range(2 * MIB) if came[at] != data[MIB + at]] == [MIB]
+        totals, lines = store.settled(), store.lines()
+        assert (totals["bytes_in"], totals["bytes_out"], store.heal()) == (3 * MIB, 2 * MIB, {"flip": 1}), totals
+        assert [(line["operation"], line["range"], line["faults"]) for line in lines] == \
+            [("PutObject", None, []), ("GetObject", f"bytes={MIB}-", ["flip"])], lines
+    assert (store.process.returncode, relay.process.returncode) == (0, 0)
+
+
+if __name__ == "__main__":
+    where = tempfile.mkdtemp(prefix="outrigger-object-store-")
+    try:
+        both_as_processes(where)
+    finally:
+        shutil.rmtree(where)
+    print("1 passed, 0 failed")
+    sys.exit(0)

@@ -1,7 +1,8 @@
 """Weights pulled from a real nginx and killed on the way, and from a store that lies: what arrives is judged by sha256sum, what
 was sent by nginx's own log and the store's own ledger.
 
-Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`. `weights.py SIZE_MIB KILLS` is the heavy suite; ONLY=words plays the tests whose names hold them.
+Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`. ONLY=words plays the tests whose names hold them. The long
+forms, which use what is here, are bench/weights_kills.py and bench/weights_speed.py.
 """
 
 import collections
@@ -92,7 +93,7 @@ def total():
 class Nginx:
     """A folder behind nginx, with a limit on each connection and a log of what was sent."""
 
-    def __init__(self, limit="0"):
+    def __init__(self, limit="0", more=""):
         self.folder = tempfile.mkdtemp(dir=folder)
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -107,7 +108,7 @@ http {{
   client_body_temp_path {self.folder}/1; proxy_temp_path {self.folder}/2; fastcgi_temp_path {self.folder}/3;
   uwsgi_temp_path {self.folder}/4; scgi_temp_path {self.folder}/5;
   sendfile on; keepalive_requests 50;
-  server {{ listen 127.0.0.1:{self.port}; root {path()}; limit_rate {limit}; }}
+  server {{ listen 127.0.0.1:{self.port}; root {path()}; limit_rate {limit}; {more} }}
 }}
 """
         file = os.path.join(self.folder, "nginx.conf")
@@ -166,7 +167,7 @@ def chunks():
 
 def kills_lose_little(count):
     size, all_chunks, worst = total(), chunks(), 0
-    nginx = Nginx(os.environ.get("OUTRIGGER_WEIGHTS_LIMIT", "60m"))
+    nginx = Nginx("60m")
     to = path("pulled-killed")
     hits = 0
     for number in range(count):
@@ -184,42 +185,6 @@ def kills_lose_little(count):
     nginx.stop()
     assert hits >= count * 3 // 4, f"only {hits} of {count} kills hit a pull that was running"
     print(f"bar: {hits} of {count} kills hit a running pull of {size / MIB:.0f} MiB; at most {worst / MIB:.1f} MiB sent again by nginx's log")
-
-
-def measured(*command):
-    """Seconds of CPU for each GiB, seconds, and peak memory in MiB of a process."""
-    began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = status
-    assert status == 0, command
-    gib = total() / (1 << 30)
-    return (usage.ru_utime + usage.ru_stime) / gib, time.monotonic() - began, usage.ru_maxrss / 1024
-
-
-def beside_curl():
-    """The same bytes by curl to files, which hashes nothing, and by pull: interleaved, the median of five."""
-    nginx = Nginx()
-    version = next(name for name in os.listdir(path("store", "models", NAME)) if not name.startswith("."))
-    files = [os.path.relpath(os.path.join(d, f), path("model")) for d, _, fs in os.walk(path("model")) for f in fs if " " not in f]
-    rows = {"curl": [], "pull": []}
-    for _ in range(5):
-        os.makedirs(path("curled"))
-        curl = ["curl", "-sS", "--create-dirs"]
-        for file in files:
-            curl += ["-o", path("curled", file), f"{nginx.url}/models/{NAME}/{version}/{file}"]
-        rows["curl"].append(measured(*curl))
-        shutil.rmtree(path("curled"))
-        rows["pull"].append(measured(BIN, "weights", "pull", NAME, "--from", nginx.url, "--to", path("pulled-fast"), "--json"))
-        if len(rows["pull"]) == 5:
-            same(path("pulled-fast"))
-        shutil.rmtree(path("pulled-fast"))
-    median = {who: [sorted(column)[2] for column in zip(*runs)] for who, runs in rows.items()}
-    (cpu, wall, _), (our_cpu, our_wall, memory) = median["curl"], median["pull"]
-    nginx.stop()
-    print(f"bar: pull with verification {our_cpu:.2f} CPU-s/GiB where curl to files takes {cpu:.2f} (x {our_cpu / cpu:.2f}), "
-          f"{our_wall:.1f} s where it takes {wall:.1f}; peak memory {memory:.0f} MiB")
-    assert memory <= 64, memory
 
 
 def two_kills_and_ctrl_c_go_on():
@@ -477,28 +442,19 @@ def add_the_model(size_mib):
 
 
 def main():
-    heavy = len(sys.argv) > 1
-    size_mib, kills = (int(sys.argv[1]), int(sys.argv[2])) if heavy else (256, 4)
     only = os.environ.get("ONLY", "")
-    tests = [("add", lambda: add_the_model(size_mib))]
-    with_nginx = [("kills lose little", lambda: kills_lose_little(kills))]
-    if heavy:
-        with_nginx.append(("beside curl", beside_curl))
-    else:
-        with_nginx += [(test.__name__.replace("_", " "), test) for test in
-                       [nothing_is_asked_for_twice, two_kills_and_ctrl_c_go_on, damage_on_disk_is_found_and_mended_alone,
-                        two_pulls_into_one_directory, a_full_disk_keeps_what_there_is]]
+    tests = [("add", lambda: add_the_model(256))]
     if os.access(NGINX, os.X_OK):
-        tests += with_nginx
-    elif heavy:
-        sys.exit("nginx is missing: dev/setup unpacks it where apt-get is")
+        tests.append(("kills lose little", lambda: kills_lose_little(4)))
+        tests += [(test.__name__.replace("_", " "), test) for test in
+                  [nothing_is_asked_for_twice, two_kills_and_ctrl_c_go_on, damage_on_disk_is_found_and_mended_alone,
+                   two_pulls_into_one_directory, a_full_disk_keeps_what_there_is]]
     else:
         print("nginx is missing: pulls from it were not tested")
-    if not heavy:
-        tests += [(f"fault: {kind}", lambda kind=kind: every_fault_is_found(kind))
-                  for kind in ["flip", "zeros", "truncate", "reset", "503", "wrong-range"]]
-        tests += [(test.__name__.replace("_", " "), test) for test in
-                  [a_store_that_only_lies_is_left, a_tampered_store_is_refused, what_is_not_ours_is_not_touched]]
+    tests += [(f"fault: {kind}", lambda kind=kind: every_fault_is_found(kind))
+              for kind in ["flip", "zeros", "truncate", "reset", "503", "wrong-range"]]
+    tests += [(test.__name__.replace("_", " "), test) for test in
+              [a_store_that_only_lies_is_left, a_tampered_store_is_refused, what_is_not_ours_is_not_touched]]
     return play([t for t in tests if t[0] == "add" or only in t[0]])
 
 

@@ -81,12 +81,15 @@ pub async fn add(
     Ok(Added { digest, manifest: shared, published, notes })
 }
 
+/// A file's place in the list, the file, and notes on it.
+type Hashed = (usize, Result<File, Error>, Vec<String>);
+
 /// Hashes every file of a directory, with what is worth saying of it.
 pub(crate) fn read_all(from: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<(Vec<File>, Vec<String>), Error> {
     let mut notes = Vec::new();
     let paths = walk(from, &|path| NOT_THE_MODELS.contains(&path), &mut notes)?;
     let next = AtomicUsize::new(0);
-    let read: Mutex<Vec<(usize, Result<File, Error>, Vec<String>)>> = Mutex::new(Vec::with_capacity(paths.len()));
+    let read: Mutex<Vec<Hashed>> = Mutex::new(Vec::with_capacity(paths.len()));
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS).min(paths.len());
     std::thread::scope(|scope| {
         for _ in 0..readers {

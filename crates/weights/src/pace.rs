@@ -1,6 +1,6 @@
 //! How many requests may be open at once, found out on the way.
 //!
-//! One more while that brings more, half as many when the store says that it is too many: what TCP does for one connection,
+//! A few more while that brings more, half as many when the store says that it is too many: what TCP does for one connection,
 //! for the number of them. The bytes that are asked for together are bounded elsewhere, whatever this says.
 
 use std::{
@@ -10,24 +10,25 @@ use std::{
 
 use tokio::sync::Notify;
 
-const FIRST: usize = 6;
-pub(crate) const MOST: usize = 16;
+/// Short files over a long way wait a round trip each, so that it begins with many; long ones are bounded by their bytes.
+const FIRST: usize = 24;
+pub(crate) const MOST: usize = 48;
 /// Over which a rate is taken: long enough for a few requests to end.
 const WINDOW: Duration = Duration::from_millis(500);
-/// What one request more has to bring: less is noise.
-const WORTH: f64 = 1.05;
+/// What more connections have to bring, of what they would bring if nothing were in their way.
+const WORTH: f64 = 0.4;
 
 /// The number, as a function of what happened when.
 #[derive(Debug)]
 pub(crate) struct Limit {
-    limit: usize,
+    now: usize,
     /// Bytes since the window began, and when that was.
     bytes: u64,
     began: Duration,
     /// Bytes a second in the window before the last change.
     before: f64,
-    /// Whether the last change was one more, to see what it brought.
-    tried: bool,
+    /// How many the last change added, to see what it brought.
+    tried: usize,
     /// Windows in which nothing is tried, since trying brought nothing.
     rest: u32,
     /// Failures before then are of the requests that were open at the last one.
@@ -36,15 +37,7 @@ pub(crate) struct Limit {
 
 impl Limit {
     fn new() -> Self {
-        Self {
-            limit: FIRST,
-            bytes: 0,
-            began: Duration::ZERO,
-            before: 0.0,
-            tried: false,
-            rest: 0,
-            deaf_until: Duration::ZERO,
-        }
+        Self { now: FIRST, bytes: 0, began: Duration::ZERO, before: 0.0, tried: 0, rest: 0, deaf_until: Duration::ZERO }
     }
 
     fn went(&mut self, bytes: u64, now: Duration) {
@@ -55,14 +48,17 @@ impl Limit {
         }
         let rate = self.bytes as f64 / took.as_secs_f64();
         (self.bytes, self.began) = (0, now);
-        if self.tried && rate < self.before * WORTH {
+        let more = (self.now / 8).clamp(1, MOST - self.now.min(MOST - 1));
+        let hoped = self.tried as f64 / (self.now - self.tried).max(1) as f64;
+        if self.tried > 0 && rate < self.before * (1.0 + hoped * WORTH) {
             // It brought nothing: back, and a while without trying.
-            (self.limit, self.tried, self.rest) = (self.limit - 1, false, 8);
+            (self.now, self.tried, self.rest) = (self.now - self.tried, 0, 8);
         } else if self.rest > 0 {
-            self.rest -= 1;
-            self.tried = false;
-        } else if self.limit < MOST {
-            (self.limit, self.tried) = (self.limit + 1, true);
+            (self.tried, self.rest) = (0, self.rest - 1);
+        } else if self.now < MOST {
+            (self.now, self.tried) = (self.now + more, more);
+        } else {
+            self.tried = 0;
         }
         self.before = rate;
     }
@@ -71,8 +67,8 @@ impl Limit {
         if now < self.deaf_until {
             return;
         }
-        self.limit = (self.limit / 2).max(1);
-        (self.tried, self.rest) = (false, 2);
+        self.now = (self.now / 2).max(1);
+        (self.tried, self.rest) = (0, 2);
         (self.bytes, self.began) = (0, now);
         self.deaf_until = now + WINDOW;
     }
@@ -118,7 +114,7 @@ impl Pace {
             let room = self.room.notified();
             {
                 let mut state = self.lock();
-                if state.open < state.limit.limit {
+                if state.open < state.limit.now {
                     state.open += 1;
                     // There may be room for another, when the limit has grown.
                     self.room.notify_one();
@@ -152,9 +148,9 @@ mod tests {
         (0..windows)
             .map(|_| {
                 now += WINDOW;
-                let rate = (limit.limit as f64 * each).min(all);
+                let rate = (limit.now as f64 * each).min(all);
                 limit.went((rate * WINDOW.as_secs_f64()) as u64, now);
-                limit.limit
+                limit.now
             })
             .collect()
     }
@@ -169,8 +165,8 @@ mod tests {
     #[test]
     fn no_more_than_bring_something() {
         let mut limit = Limit::new();
-        let seen = settle(&mut limit, 10e6, 90e6, 100);
-        assert!(seen[20..].iter().all(|limit| (9..=11).contains(limit)), "{seen:?}");
+        let seen = settle(&mut limit, 10e6, 290e6, 100);
+        assert!(seen[20..].iter().all(|limit| (27..=33).contains(limit)), "{seen:?}");
     }
 
     #[test]
@@ -180,11 +176,11 @@ mod tests {
         let now = limit.began + WINDOW;
         limit.failed(now);
         limit.failed(now + Duration::from_millis(10));
-        assert_eq!(limit.limit, MOST / 2);
+        assert_eq!(limit.now, MOST / 2);
         for second in 1..10 {
             limit.failed(now + WINDOW * second);
         }
-        assert_eq!(limit.limit, 1, "one is always tried");
+        assert_eq!(limit.now, 1, "one is always tried");
         let seen = settle(&mut limit, 10e6, 1e12, 40);
         assert_eq!(seen.last(), Some(&MOST), "{seen:?}");
     }

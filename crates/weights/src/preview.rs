@@ -87,6 +87,7 @@ pub async fn of_replication(store: &Store, wanted: &Wanted, to: &Store) -> Resul
     preview.copied = lacking.iter().filter(|at| known(at)).map(|at| size(*at)).sum();
     preview.fetched = preview.total - preview.there - preview.copied;
     let runs = lacking.iter().filter(|at| !known(at)).map(|at| plan::runs_of(manifest, *at, |_| true).len() as u64);
-    preview.requests += runs.sum::<u64>();
+    // One more, for a signature that is brought along.
+    preview.requests += runs.sum::<u64>() + 1;
     Ok(preview)
 }

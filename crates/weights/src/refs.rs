@@ -5,11 +5,12 @@
 //!
 //! | gc | whoever moves a ref |
 //! |---|---|
-//! | puts the mark into the version's folder | swaps the ref |
-//! | reads the refs, and takes the mark away again if one names the version | lists the version's folder |
-//! | deletes the files, the mark last | takes the swap back if there is a mark or a file is missing |
+//! | puts a mark of its own into the version's folder | swaps the ref |
+//! | reads the refs, and takes its mark away again if one names the version | lists the version's folder |
+//! | deletes the files, the marks last | takes the swap back if there is a mark or a file is missing |
 //!
-//! Both write before they read, so that at least one of them sees the other.
+//! Both write before they read, so that at least one of them sees the other. Each gc has its own mark, so that one that
+//! gives way does not take away what keeps publishers from another.
 
 use std::collections::BTreeMap;
 
@@ -21,16 +22,19 @@ use crate::{
     store::{self, Meta, Put, Store, Tag, When},
 };
 
-/// In a version's folder: gc is about to delete it.
-pub(crate) const MARK: &str = "deleting";
+/// In a version's folder: the gc of this name is about to delete it.
+pub(crate) fn mark_object(folder: &str, name: &str) -> String {
+    format!("{folder}/{OWN_FOLDER}/deleting-{name}")
+}
 
-pub(crate) fn mark_object(folder: &str) -> String {
-    format!("{folder}/{OWN_FOLDER}/{MARK}")
+/// The marks of a version, in a listing of it.
+pub(crate) fn marks<'a>(there: &'a [Meta], folder: &str) -> impl Iterator<Item = &'a Meta> {
+    let beginning = mark_object(folder, "");
+    there.iter().filter(move |meta| meta.object.starts_with(&beginning))
 }
 
 pub(crate) fn is_doomed(there: &[Meta], folder: &str) -> bool {
-    let mark = mark_object(folder);
-    there.iter().any(|meta| meta.object == mark)
+    marks(there, folder).next().is_some()
 }
 
 pub(crate) fn not_doomed(there: &[Meta], folder: &str) -> Result<(), Error> {
@@ -65,7 +69,7 @@ pub(crate) async fn point(
     before: Option<(Digest, Tag)>,
 ) -> Result<(), Error> {
     let model = &manifest.model;
-    if !before.as_ref().is_some_and(|(named, _)| named == digest) {
+    if before.as_ref().is_none_or(|(named, _)| named != digest) {
         swap(store, model, name, digest, before.as_ref()).await?;
     }
     let folder = store::version_object(model, digest);
@@ -159,4 +163,120 @@ pub async fn rollback(store: &Store, wanted: &Wanted, to: Digest) -> Result<Move
     let from = before.as_ref().map(|(named, _)| *named);
     point(store, &found.manifest, &to, name, before).await?;
     Ok(Moved { name: name.clone(), from, to })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        cut::Chunker,
+        gc::{self, Rules, Why},
+        manifest::{Chunk, File},
+        store::conformance::memory,
+    };
+
+    const MODEL: &str = "a/b";
+
+    /// Puts a version of two files into a store, whole.
+    async fn put_version(store: &Store, text: &'static str) -> (Manifest, Digest) {
+        let file = |path: &str| {
+            let bytes = text.as_bytes();
+            let blake3 = *blake3::hash(bytes).as_bytes();
+            let chunks = vec![Chunk { offset: 0, len: bytes.len() as u32, blake3 }];
+            let sha256 = Digest::of(bytes).0;
+            File { path: path.parse().unwrap(), size: bytes.len() as u64, sha256, chunker: Chunker::Fixed, chunks }
+        };
+        let manifest = Manifest::new(MODEL.parse().unwrap(), vec![file("x"), file("y/z")]).unwrap();
+        let digest = manifest.digest();
+        let folder = store::version_object(&manifest.model, &digest);
+        for path in ["x", "y/z"] {
+            let object = format!("{folder}/{path}");
+            store.put(&object, &Bytes::from_static(text.as_bytes()), &When::Always).await.unwrap();
+        }
+        let object = store::manifest_object(&manifest.model, &digest);
+        store.put(&object, &Bytes::from(manifest.to_bytes()), &When::Always).await.unwrap();
+        (manifest, digest)
+    }
+
+    fn main_of(model: &ModelName) -> Wanted {
+        Wanted { model: model.clone(), version: Version::Ref(RefName::default()) }
+    }
+
+    async fn is_whole(store: &Store, manifest: &Manifest, digest: &Digest) -> bool {
+        let folder = store::version_object(&manifest.model, digest);
+        let there = store.objects(&folder).await.unwrap();
+        missing(&there, manifest, digest).is_empty() && !is_doomed(&there, &folder)
+    }
+
+    #[tokio::test]
+    async fn a_ref_is_not_moved_to_what_gc_has_marked() {
+        let store = memory();
+        let (first, old) = put_version(&store, "old").await;
+        rollback(&store, &main_of(&first.model), old).await.unwrap();
+        let (second, new) = put_version(&store, "new").await;
+        // The mark comes after whoever moves the ref has looked for the first time.
+        let before = store.reference(&second.model, &RefName::default()).await.unwrap();
+        let folder = store::version_object(&second.model, &new);
+        store.put(&mark_object(&folder, "1"), &Bytes::new(), &When::Always).await.unwrap();
+        let refused = point(&store, &second, &new, &RefName::default(), before).await.unwrap_err();
+        assert!(refused.message.contains("is being deleted"), "{refused}");
+        assert_eq!(store.resolve(&second.model, &RefName::default()).await.unwrap(), Some(old));
+        // And a ref that was not there before is not there after.
+        let canary = "canary".parse().unwrap();
+        point(&store, &second, &new, &canary, None).await.unwrap_err();
+        assert_eq!(store.resolve(&second.model, &canary).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn gc_leaves_what_a_ref_was_moved_to_since_it_listed() {
+        let store = memory();
+        let (manifest, digest) = put_version(&store, "new").await;
+        let listed = gc::unnamed(&store, &std::collections::BTreeSet::new()).await.unwrap();
+        let version = &listed[&manifest.model][0];
+        rollback(&store, &main_of(&manifest.model), digest).await.unwrap();
+        assert_eq!(gc::delete(&store, version, Why::Unnamed).await.unwrap().why, Why::NamedMeanwhile);
+        assert!(is_whole(&store, &manifest, &digest).await);
+        // Nor does it take away the mark of another gc, until that is old.
+        let mark = mark_object(&version.folder, "other");
+        store.put(&mark, &Bytes::new(), &When::Always).await.unwrap();
+        assert_eq!(gc::delete(&store, version, Why::Unnamed).await.unwrap().why, Why::NamedMeanwhile);
+        let rules = Rules { keep: 0, older_than: Duration::ZERO, dry_run: false, state: "/none".into() };
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        gc::collect(&store, &rules, now).await.unwrap();
+        assert!(!is_whole(&store, &manifest, &digest).await, "a mark was taken away from under its gc");
+        gc::collect(&store, &rules, now + 4_000).await.unwrap();
+        assert!(is_whole(&store, &manifest, &digest).await, "the mark of a gc that was killed stays for ever");
+    }
+
+    /// Whatever the steps of both are between each other, what the ref names is whole when both have ended.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn gc_and_a_move_at_once_leave_the_ref_on_a_whole_version() {
+        let scratch = store::conformance::Scratch::new();
+        let rules = Rules { keep: 0, older_than: Duration::ZERO, dry_run: false, state: scratch.0.clone() };
+        let (mut moved, mut collected) = (0, 0);
+        for round in 0..400_u32 {
+            let store = memory();
+            let (first, old) = put_version(&store, "old").await;
+            let (second, new) = put_version(&store, "new").await;
+            let wanted = main_of(&first.model);
+            rollback(&store, &wanted, old).await.unwrap();
+            let other = {
+                let (store, rules) = (store.clone(), rules.clone());
+                tokio::spawn(async move { gc::collect(&store, &rules, u64::MAX).await.unwrap() })
+            };
+            for _ in 0..round % 40 {
+                tokio::task::yield_now().await;
+            }
+            let outcome = rollback(&store, &wanted, new).await;
+            let gone = other.await.unwrap();
+            let named = store.resolve(&first.model, &RefName::default()).await.unwrap().unwrap();
+            let manifest = if named == old { &first } else { &second };
+            assert!(is_whole(&store, manifest, &named).await, "round {round}: {outcome:?} {gone:?}");
+            moved += u32::from(outcome.is_ok());
+            collected += u32::from(gone.gone.iter().any(|gone| gone.why == Why::Unnamed));
+        }
+        assert!(moved > 0 && collected > 0, "they never met: {moved} {collected}");
+    }
 }

@@ -11,8 +11,9 @@ use crate::{
     disk,
     path::{RefName, Version},
     publish::{self, Job, Published},
+    sign,
     source::Source,
-    store::{self, Found, Store},
+    store::{self, Found, Store, When},
     transfer::{Event, Watch},
 };
 
@@ -58,6 +59,11 @@ pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Wa
     let mut source = Source::stored(from.clone(), &folder, manifest.clone());
     source.meter = Meter::open(&ledger(&state, from, to, &version)?, budget)?;
     source.meter.note(store::control_bytes(&wanted, &version))?;
+    // Before the ref: who pulls by a key should never see the version without its signature.
+    let signature = store::signature_object(&wanted.model, &digest);
+    if let Some((bytes, _)) = from.whole(&signature, sign::LONGEST).await? {
+        to.put(&signature, &bytes.into(), &When::Always).await?;
+    }
     let job = Job { source, target: to.clone(), version, reference: reference.clone(), state };
     let published = publish::publish(job, watch).await?;
     Ok(Replicated { digest, manifest, reference, published })

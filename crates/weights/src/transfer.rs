@@ -1,7 +1,7 @@
 //! A version, pulled into a directory: what is missing is asked for in a few requests at once, hashed as it comes, and
 //! counted chunk by chunk.
 //!
-//! The requests that are open never ask for more than 48 MiB together. That bound holds for what a kill loses whatever the
+//! The requests that are open never ask for more than 64 MiB together. That bound holds for what a kill loses whatever the
 //! network keeps in its buffers, since a server cannot send what it was not asked for; and it is what the process needs in
 //! memory at most, though it needs far less: bytes go to the disk as they come.
 //!
@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// What open requests may have asked for together, in bytes.
-pub const OPEN_BYTES: u32 = 48 << 20;
+pub const OPEN_BYTES: u32 = 64 << 20;
 const SYNC_EVERY: u64 = 256 << 20;
 const WRITE_AT_ONCE: usize = 1 << 20;
 
@@ -392,12 +392,15 @@ impl Pull {
         let object = format!("{}/{}", self.folder, file.path);
         let mut etag = self.lock().seen[run.file].etag.clone();
         let read = self.source.range(&object, (from, len), &mut etag, &mut |piece| landing.take(piece)).await;
-        self.lock().seen[run.file].note(etag, &read);
+        if self.lock().seen[run.file].note(etag, &read) {
+            self.lock().report.changed_files += 1;
+            (self.watch)(&Event::Changed { path: file.path.to_string() });
+        }
         let came = landing.came;
         if read.is_ok() {
-            self.pace.went(came.bytes)
+            self.pace.went(came.bytes);
         } else {
-            self.pace.failed()
+            self.pace.failed();
         }
         (came, read.err())
     }
@@ -424,10 +427,8 @@ impl Pull {
 
     /// Whether to ask again, and after what pause.
     fn consider(&self, file: &File, trouble: Trouble, tries: u32) -> Result<Duration, Error> {
-        match &trouble {
-            Trouble::Changed => self.lock().report.changed_files += 1,
-            Trouble::Again { .. } => self.lock().report.retries += 1,
-            _ => {}
+        if matches!(trouble, Trouble::Again { .. }) {
+            self.lock().report.retries += 1;
         }
         consider(file, trouble, tries, &self.watch)
     }
@@ -498,6 +499,7 @@ struct Landing<'a> {
 
 impl<'a> Landing<'a> {
     fn new(file: &'a File, run: Run, part: &'a fs::File) -> Self {
+        let longest = file.chunks[run.first..run.end].iter().map(|chunk| chunk.len as usize).max().unwrap_or(0);
         Self {
             file,
             part,
@@ -505,7 +507,7 @@ impl<'a> Landing<'a> {
             end: run.end,
             hasher: blake3::Hasher::new(),
             in_chunk: 0,
-            buffer: Vec::with_capacity(WRITE_AT_ONCE),
+            buffer: Vec::with_capacity(longest.min(WRITE_AT_ONCE)),
             offset: file.chunks[run.first].offset,
             came: Came::default(),
         }

@@ -113,8 +113,13 @@ impl Uploads {
         Ok(())
     }
 
-    /// Everything is in its place.
-    pub(crate) fn remove(self) -> Result<(), Error> {
+    /// Whether there is nothing that another call could go on with.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// There is nothing left to go on with.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
         fs::remove_file(&self.path).map_err(|e| Error::io("remove", &self.path, &e))
     }
 }
@@ -177,7 +182,8 @@ pub(crate) fn left(state: &Path, store: &Store) -> Result<Vec<Left>, Error> {
     let folder = state.join("uploads");
     let names = if folder.is_dir() { disk::names(&folder)? } else { Vec::new() };
     let mut all = Vec::new();
-    for path in names.iter().filter(|name| name.ends_with(".jsonl")).map(|name| folder.join(name)) {
+    let journals = names.iter().map(|name| folder.join(name)).filter(|path| path.extension() == Some("jsonl".as_ref()));
+    for path in journals {
         let Ok(mut file) = disk::open_to_write(&path) else { continue };
         if disk::take(&file, &path, "").is_err() {
             continue;

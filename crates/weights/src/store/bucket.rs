@@ -207,7 +207,7 @@ impl Bucket {
             return match fault {
                 Fault::Broken(why) => again(format!("{object}: {why}")),
                 Fault::Refused(error) => Trouble::Stop(Error::environment(&error.message, &error.help)),
-                Fault::Status(status) => self.said(object, doing, status),
+                Fault::Status(said) => self.said(object, doing, said),
             };
         }
         match error {
@@ -234,10 +234,21 @@ impl Bucket {
                 "make it, or check its name and the endpoint".into(),
             );
         }
+        // What came was not what was sent, or the store was tired of waiting for it.
+        if matches!(
+            code,
+            "XAmzContentSHA256Mismatch" | "BadDigest" | "IncompleteBody" | "RequestTimeout" | "Md5Mismatch"
+        ) {
+            return again(format!("{object}: {said}"));
+        }
+        // Of an upload that is no more, or of a part that it does not have.
+        if matches!(code, "NoSuchUpload" | "InvalidPart" | "InvalidPartOrder" | "InvalidBlockList" | "InvalidBlockId") {
+            return Trouble::Absent;
+        }
         if code == "RequestTimeTooSkewed" {
             return stop(format!("{said}"), "set this machine's clock".into());
         }
-        match said.status {
+        match said.number {
             StatusCode::NOT_FOUND | StatusCode::GONE => Trouble::Absent,
             StatusCode::PRECONDITION_FAILED | StatusCode::NOT_MODIFIED => Trouble::Changed,
             // Azure says so of an object that is there; S3 of two writers at once, and then it may pass.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::memory::InMemory;
-
-use super::{
-    Bucket, Folder, Part, Put, Store, Upload, When,
-    bucket::Parts,
-    trouble::{Trouble, insist},
+use outrigger_fakes::{
+    FakeStore, StoreOptions,
+    store::{StoreFault, StoreFaultKind},
 };
+
+use super::{Bucket, Folder, Part, Put, Store, Upload, When, bucket::Parts, trouble::Trouble};
 
 /// S3 has no part but the last below 5 MiB.
 const PART: usize = 5 << 20;
@@ -41,7 +41,7 @@ async fn names(store: &Store, prefix: &str) -> Vec<String> {
     store.objects(prefix).await.unwrap().into_iter().map(|meta| meta.object).collect()
 }
 
-async fn done(put: Put) -> super::Tag {
+fn done(put: Put) -> super::Tag {
     let Put::Done(tag) = put else { panic!("refused") };
     tag
 }
@@ -50,7 +50,7 @@ async fn objects_are_what_was_put(store: &Store) {
     let object = "models/a/b/1/onnx/a b+c%, ü.bin";
     assert_eq!(text(store, object).await, None);
     assert_eq!(names(store, "models").await, Vec::<String>::new());
-    done(store.put(object, &bytes("0123456789"), &When::Always).await.unwrap()).await;
+    done(store.put(object, &bytes("0123456789"), &When::Always).await.unwrap());
     assert_eq!(text(store, object).await.as_deref(), Some("0123456789"));
     assert!(store.whole(object, 9).await.unwrap_err().message.contains("is longer than 9 bytes"));
     assert_eq!(read(store, object, (2, 3), &mut None).await.unwrap(), b"234");
@@ -73,15 +73,15 @@ async fn objects_are_what_was_put(store: &Store) {
 }
 
 async fn conditions_hold(store: &Store) {
-    let first = done(store.put("refs/a/b/main", &bytes("one"), &When::Absent).await.unwrap()).await;
+    let first = done(store.put("refs/a/b/main", &bytes("one"), &When::Absent).await.unwrap());
     assert_eq!(store.put("refs/a/b/main", &bytes("two"), &When::Absent).await.unwrap(), Put::Refused);
     assert_eq!(text(store, "refs/a/b/main").await.as_deref(), Some("one"));
     let (_, read) = store.whole("refs/a/b/main", 100).await.unwrap().unwrap();
-    let second = done(store.put("refs/a/b/main", &bytes("two"), &When::Is(read)).await.unwrap()).await;
+    let second = done(store.put("refs/a/b/main", &bytes("two"), &When::Is(read)).await.unwrap());
     assert_ne!(first, second);
     assert_eq!(store.put("refs/a/b/main", &bytes("six"), &When::Is(first)).await.unwrap(), Put::Refused);
     assert_eq!(text(store, "refs/a/b/main").await.as_deref(), Some("two"));
-    done(store.put("refs/a/b/main", &bytes("six"), &When::Is(second.clone())).await.unwrap()).await;
+    done(store.put("refs/a/b/main", &bytes("six"), &When::Is(second.clone())).await.unwrap());
     store.delete("refs/a/b/main").await.unwrap();
     assert_eq!(store.put("refs/a/b/main", &bytes("ten"), &When::Is(second)).await.unwrap(), Put::Refused);
     assert_eq!(text(store, "refs/a/b/main").await, None);
@@ -214,12 +214,113 @@ async fn a_bucket_in_memory() {
     another_object_is_noticed(&memory()).await;
 }
 
-/// Against a server: the address of a bucket, with its credentials in the environment.
+/// Of a server that speaks S3 as far as weights need, with conditions that hold.
+fn of_server(url: &str) -> Store {
+    let variables = [("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_ENDPOINT_URL_S3", url)];
+    let environment =
+        |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+    Store::parse_in("s3://bucket/some/prefix/", &environment).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_bucket_behind_a_server() {
-    let Ok(url) = std::env::var("OUTRIGGER_CONFORMANCE_STORE") else { return };
-    let store = Store::parse(&format!("{url}/{}", super::folder::fresh_id().unwrap())).unwrap();
-    insist(|| async { store.objects("models").await.map_err(Trouble::from) }).await.unwrap();
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.0.join("bucket")).unwrap();
+    let server = FakeStore::spawn(StoreOptions::new(&scratch.0)).await.unwrap();
+    let store = of_server(&server.url());
     all(&store).await;
     another_object_is_noticed(&store).await;
+    store.prove().await.unwrap();
+}
+
+/// The same of any store that can be had, with its credentials in the environment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_bucket_elsewhere() {
+    let Ok(url) = std::env::var("OUTRIGGER_CONFORMANCE_STORE") else { return };
+    let store = Store::parse(&format!("{url}/{}", super::folder::fresh_id().unwrap())).unwrap();
+    all(&store).await;
+    another_object_is_noticed(&store).await;
+    store.prove().await.unwrap();
+}
+
+fn only(kind: StoreFaultKind, operation: &str) -> StoreFault {
+    StoreFault { operation: Some(operation.into()), ..StoreFault::new(kind) }
+}
+
+#[tokio::test]
+async fn a_store_that_lies_about_conditions_is_found_out() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.0.join("bucket")).unwrap();
+    let server = FakeStore::spawn(StoreOptions::new(&scratch.0)).await.unwrap();
+    let store = of_server(&server.url());
+    server.set_fault(StoreFault::new(StoreFaultKind::Lie));
+    let refused = store.prove().await.unwrap_err();
+    assert!(refused.message.contains("it wrote an object twice"), "{refused}");
+    // One that keeps two creators apart, and not two who write over what they have read.
+    server.heal();
+    server.set_fault(StoreFault { skip: 3, every: Some(4), ..only(StoreFaultKind::Lie, "PutObject") });
+    let refused = store.prove().await.unwrap_err();
+    assert!(refused.message.contains("was not the one of the condition"), "{refused}");
+    server.heal();
+    let listed = store.objects(".outrigger").await.unwrap();
+    assert_eq!(listed, [], "probes were left behind");
+}
+
+/// An answer that was lost is no lie, and what was written is found.
+#[tokio::test]
+async fn answers_that_are_lost_are_asked_for_again() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.0.join("bucket")).unwrap();
+    let server = FakeStore::spawn(StoreOptions::new(&scratch.0)).await.unwrap();
+    let store = of_server(&server.url());
+    server.set_fault(StoreFault { times: Some(1), ..StoreFault::new(StoreFaultKind::LoseAnswer) });
+    store.prove().await.unwrap();
+    let busy = StoreFault { times: Some(2), status: Some(503), ..StoreFault::new(StoreFaultKind::Status) };
+    server.set_fault(busy);
+    store.put("x", &bytes("x"), &When::Always).await.unwrap();
+    assert_eq!(text(&store, "x").await.as_deref(), Some("x"));
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_said() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(&scratch.0).unwrap();
+    let server = FakeStore::spawn(StoreOptions::new(&scratch.0)).await.unwrap();
+    let store = of_server(&server.url());
+    let absent = store.objects("refs").await.unwrap_err();
+    assert!(absent.message.contains("there is no bucket bucket"), "{absent}");
+    let absent = store.put("x", &bytes("x"), &When::Absent).await.unwrap_err();
+    assert!(absent.message.contains("there is no bucket bucket"), "{absent}");
+    std::fs::create_dir_all(scratch.0.join("bucket")).unwrap();
+    store.put("x", &bytes("x"), &When::Absent).await.unwrap();
+    server.set_fault(StoreFault { status: Some(403), ..StoreFault::new(StoreFaultKind::Status) });
+    let refused = store.whole("x", 10).await.unwrap_err();
+    assert!(refused.message.contains("may not read x in bucket"), "{refused}");
+    assert!(refused.help.contains("AWS_ACCESS_KEY_ID"), "{refused}");
+    drop(server);
+    let gone = store.whole("x", 10).await.unwrap_err();
+    assert!(gone.message.contains("cannot connect to 127.0.0.1"), "{gone}");
+}
+
+#[test]
+fn credentials_that_are_missing_are_named() {
+    let check = |url: &str, set: &[(&str, &str)], words: &[&str]| {
+        let environment =
+            |name: &str| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        let error = Store::parse_in(url, &environment).unwrap_err();
+        for word in words {
+            assert!(error.to_string().contains(word), "{url} {set:?}: {error}");
+        }
+    };
+    check("s3://b/p", &[], &["AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set", "AWS_SESSION_TOKEN"]);
+    check("s3://b/p", &[("AWS_ACCESS_KEY_ID", "k")], &["AWS_SECRET_ACCESS_KEY is not set"]);
+    let keys = [("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
+    check("s3://b/p", &[&keys[..], &[("AWS_ENDPOINT_URL", "minio:9000")]].concat(), &["AWS_ENDPOINT_URL=minio:9000"]);
+    check("s3://", &keys, &["s3://BUCKET/PREFIX"]);
+    check("s3://b/../c", &keys, &["is not the address of a bucket"]);
+    check("gs://b", &[], &["GOOGLE_APPLICATION_CREDENTIALS is not set"]);
+    check("az://c", &[], &["AZURE_STORAGE_ACCOUNT_NAME is not set"]);
+    check("az://c", &[("AZURE_STORAGE_ACCOUNT_NAME", "a")], &["AZURE_STORAGE_ACCOUNT_KEY is not set"]);
+    check("ftp://b", &[], &["is not the address of a store"]);
+    check("https://user:pw@host/x", &[], &["are not sent"]);
 }

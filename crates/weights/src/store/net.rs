@@ -65,7 +65,7 @@ pub(crate) enum Fault {
 /// What a store says when it does not do what it was asked for.
 #[derive(Debug)]
 pub(crate) struct Status {
-    pub(crate) status: StatusCode,
+    pub(crate) number: StatusCode,
     /// As in `NoSuchBucket`.
     pub(crate) code: Option<String>,
     /// In words.
@@ -78,7 +78,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Broken(why) => f.write_str(why),
             Self::Refused(error) => f.write_str(&error.message),
-            Self::Status(status) => status.fmt(f),
+            Self::Status(said) => said.fmt(f),
         }
     }
 }
@@ -87,7 +87,7 @@ impl StdError for Fault {}
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the store answered {}", self.status)?;
+        write!(f, "the store answered {}", self.number)?;
         match (&self.code, &self.message) {
             (Some(code), Some(message)) => write!(f, " ({code}: {message})"),
             (Some(words), None) | (None, Some(words)) => write!(f, " ({words})"),
@@ -379,7 +379,7 @@ pub(crate) async fn words_of(answer: Response<Answer>) -> Status {
     }
     let text = String::from_utf8_lossy(&text);
     Status {
-        status,
+        number: status,
         code: element(&text, "Code").or(header),
         message: element(&text, "Message").map(|words| words.lines().next().unwrap_or_default().to_owned()),
         retry_after,

@@ -149,12 +149,12 @@ fn of_fault(object: &str, fault: Fault) -> Trouble {
     match fault {
         Fault::Broken(why) => again(format!("{object}: {why}")),
         Fault::Refused(error) => Trouble::Stop(error),
-        Fault::Status(status) => refused(object, &status),
+        Fault::Status(said) => refused(object, &said),
     }
 }
 
 fn refused(object: &str, said: &Status) -> Trouble {
-    let status = said.status;
+    let status = said.number;
     if status == StatusCode::NOT_FOUND || status == StatusCode::GONE {
         return Trouble::Absent;
     }

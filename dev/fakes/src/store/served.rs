@@ -73,10 +73,13 @@ impl FileBody {
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
         }
-        match self.parting.take() {
+        // Polled again, it stays as silent as before.
+        match self.parting {
             Some(How::Close) => return self.part(Parting::close_after(b"")),
             Some(How::Reset) => return self.part(Parting::reset_after(b"")),
-            Some(How::Stall(_)) | None => {}
+            Some(How::Stall(None)) => return Poll::Pending,
+            Some(How::Stall(Some(_))) => self.parting = None,
+            None => {}
         }
         if let Some(stopping) = self.harm.stop.take_if(|stopping| self.sent >= stopping.after) {
             return self.stop(stopping.how, cx);
@@ -95,9 +98,8 @@ impl FileBody {
         // Time for what was given to hyper to be written.
         const FLUSHED: Duration = Duration::from_millis(5);
         let time = match how {
-            How::Close | How::Reset => FLUSHED,
             How::Stall(Some(time)) => time,
-            How::Stall(None) => return Poll::Pending,
+            How::Close | How::Reset | How::Stall(None) => FLUSHED,
         };
         self.parting = Some(how);
         self.pause = Some(Box::pin(sleep(time)));

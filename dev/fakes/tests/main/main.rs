@@ -14,5 +14,6 @@ mod http2;
 mod load;
 mod process;
 mod stats;
+mod store;
 mod tls;
 mod wire;
