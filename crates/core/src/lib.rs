@@ -28,6 +28,7 @@
 //! - **overlay**: what is true only for now (a drain, other weights), on top of the fleet file.
 
 pub mod admit;
+pub mod bill;
 pub mod cost;
 pub mod facts;
 pub mod fleet;

@@ -84,10 +84,10 @@ pub async fn add(
 /// A file's place in the list, the file, and notes on it.
 type Hashed = (usize, Result<File, Error>, Vec<String>);
 
-/// Hashes every file of a directory.
-fn read_all(from: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<(Vec<File>, Vec<String>), Error> {
+/// Hashes every file of a directory, with what is worth saying of it.
+pub(crate) fn read_all(from: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<(Vec<File>, Vec<String>), Error> {
     let mut notes = Vec::new();
-    let paths = walk(from, &mut notes)?;
+    let paths = walk(from, &|path| NOT_THE_MODELS.contains(&path), &mut notes)?;
     let next = AtomicUsize::new(0);
     let read: Mutex<Vec<Hashed>> = Mutex::new(Vec::with_capacity(paths.len()));
     let readers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_READERS).min(paths.len());
@@ -118,16 +118,20 @@ fn read_all(from: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<(Vec<File>, 
 }
 
 /// The files of a directory, in order. Everything that is not a plain file or a directory is refused.
-fn walk(from: &Path, notes: &mut Vec<String>) -> Result<Vec<FilePath>, Error> {
+pub(crate) fn walk(
+    from: &Path,
+    left_out: &dyn Fn(&str) -> bool,
+    notes: &mut Vec<String>,
+) -> Result<Vec<FilePath>, Error> {
     let mut paths = Vec::new();
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
         for name in disk::names(&from.join(&folder))? {
-            if folder.is_empty() && NOT_THE_MODELS.contains(&&*name) {
-                notes.push(format!("{name} is not the model's and was left out"));
+            let below = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+            if left_out(&below) {
+                notes.push(format!("{below} is not the model's and was left out"));
                 continue;
             }
-            let below = if folder.is_empty() { name } else { format!("{folder}/{name}") };
             let path = from.join(&below);
             let kind = fs::symlink_metadata(&path).map_err(|e| Error::io("read", &path, &e))?.file_type();
             if kind.is_dir() {

@@ -1,6 +1,11 @@
 //! What is done to disks in more than one place: a file that is there whole or not at all, and a walk that follows no link.
 
-use std::{fs, io, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{
+    fs, io,
+    io::Write as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::Path,
+};
 
 use crate::Error;
 
@@ -16,6 +21,46 @@ pub(crate) fn open_to_write(path: &Path) -> io::Result<fs::File> {
 
 fn no_follow() -> i32 {
     (rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC).bits().cast_signed()
+}
+
+/// Copies bytes from file to file; less where the first one ends before.
+///
+/// The system copies by itself, and shares what lies on the same blocks where the file system can (XFS, btrfs): from then on
+/// neither file sees what is written to the other. It is never a link, through which somebody else's write would come.
+pub(crate) fn copy(from: &fs::File, mut offset: u64, to: &fs::File, mut at: u64, mut len: u64) -> io::Result<()> {
+    while len > 0 {
+        let now = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(from, Some(&mut offset), to, Some(&mut at), now) {
+            Ok(0) => return Ok(()),
+            Ok(copied) => len -= copied as u64,
+            Err(rustix::io::Errno::INTR) => {}
+            // Between file systems, and where it is not known at all.
+            Err(
+                rustix::io::Errno::XDEV
+                | rustix::io::Errno::NOSYS
+                | rustix::io::Errno::OPNOTSUPP
+                | rustix::io::Errno::INVAL,
+            ) => {
+                return copy_by_hand(from, offset, to, at, len);
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(from: &fs::File, mut offset: u64, to: &fs::File, mut at: u64, mut len: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    while len > 0 {
+        let now = usize::try_from(len).unwrap_or(usize::MAX).min(buffer.len());
+        let read = from.read_at(&mut buffer[..now], offset)?;
+        if read == 0 {
+            return Ok(());
+        }
+        to.write_all_at(&buffer[..read], at)?;
+        (offset, at, len) = (offset + read as u64, at + read as u64, len - read as u64);
+    }
+    Ok(())
 }
 
 /// Writes a file so that after a crash it is there whole, as it was before, or not at all.

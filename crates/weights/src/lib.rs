@@ -13,7 +13,9 @@
 //! `manifest`, `cut`, `safetensors`, `path` and `plan` are plain functions of what they are given.
 
 pub mod add;
+pub mod budget;
 pub mod cut;
+pub mod diff;
 mod disk;
 pub mod error;
 pub mod gc;
@@ -22,10 +24,14 @@ pub mod manifest;
 mod pace;
 pub mod path;
 pub mod plan;
+pub mod preview;
 pub mod publish;
 pub mod refs;
 pub mod replicate;
+pub mod reuse;
 pub mod safetensors;
+pub mod sign;
+pub mod signing;
 mod source;
 pub mod store;
 pub mod target;

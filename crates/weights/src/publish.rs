@@ -124,11 +124,11 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
 }
 
 /// Files of older versions by SHA-256 and size, and the objects that they are.
-type Older = BTreeMap<([u8; 32], u64), String>;
+pub(crate) type Older = BTreeMap<([u8; 32], u64), String>;
 
 /// What older versions in the store have. One whose manifest cannot be read gives nothing, and a file that is not in the
 /// listing with its size is not there.
-async fn older(target: &Store, model: &ModelName, digest: &Digest) -> Result<Older, Error> {
+pub(crate) async fn older(target: &Store, model: &ModelName, digest: &Digest) -> Result<Older, Error> {
     let objects = target.objects(&format!("models/{model}")).await?;
     let sizes: BTreeMap<&str, u64> = objects.iter().map(|meta| (meta.object.as_str(), meta.size)).collect();
     let own = store::manifest_object(model, digest);
@@ -267,12 +267,20 @@ impl Push {
     }
 
     async fn send(self: Arc<Self>, files: Vec<usize>) -> Result<(), Error> {
+        // What was read and not yet sent is lost when a budget ends, so that one that does not reach is not begun.
+        self.source.afford(files.iter().map(|at| self.unsent(*at)).sum())?;
         let (long, short): (Vec<usize>, Vec<usize>) = files.into_iter().partition(|at| self.file(*at).size > PART);
         let short = short.into_iter().map(|at| Bound::spawn(self.clone().send_short(at)));
         let short = stream::iter(short).map(Bound::end).buffer_unordered(SHORT_FILES).try_collect::<()>();
         let long = stream::iter(long).map(|at| Bound::spawn(self.clone().send_long(at)).end());
         let long = long.buffer_unordered(LONG_FILES).try_collect::<()>();
         futures_util::future::try_join(short, long).await.map(|_| ())
+    }
+
+    /// What the store has not acknowledged of a file.
+    fn unsent(&self, at: usize) -> u64 {
+        let sent = self.journal.resume(&self.object(at)).map_or(0, |begun| begun.parts.len() as u64 * begun.part_size);
+        self.file(at).size.saturating_sub(sent)
     }
 
     async fn hold(&self, bytes: u64) -> OwnedSemaphorePermit {

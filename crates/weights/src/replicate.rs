@@ -1,13 +1,19 @@
 //! A version, brought from one store into another: the same objects under the same names, each chunk hashed on its way.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     Digest, Error, Manifest, Wanted,
+    budget::{Budget, Meter},
+    disk,
     path::{RefName, Version},
     publish::{self, Job, Published},
+    sign,
     source::Source,
-    store::{self, Store},
+    store::{self, Found, Store, When},
     transfer::{Event, Watch},
 };
 
@@ -19,6 +25,8 @@ pub struct Replicate {
     pub reference: Option<RefName>,
     /// Where the journal lies; see [`crate::uploads`].
     pub state: PathBuf,
+    /// What reading it may cost, with all that was asked for between these two stores before for this version.
+    pub budget: Option<Budget>,
 }
 
 /// What was brought.
@@ -32,7 +40,7 @@ pub struct Replicated {
 
 /// Brings a version, and points the target's ref to it.
 pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Watch) -> Result<Replicated, Error> {
-    let Replicate { wanted, reference, state } = replicate;
+    let Replicate { wanted, reference, state, budget } = replicate;
     let reference = match (reference, &wanted.version) {
         (Some(name), _) => name,
         (None, Version::Ref(name)) => name.clone(),
@@ -48,8 +56,23 @@ pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Wa
     watch(&Event::Found { digest, total: version.manifest.total(), files: version.manifest.files.len() });
     let manifest = Arc::new(version.manifest.clone());
     let folder = store::version_object(&wanted.model, &digest);
-    let source = Source::stored(from.clone(), &folder, manifest.clone());
+    let mut source = Source::stored(from.clone(), &folder, manifest.clone());
+    source.meter = Meter::open(&ledger(&state, from, to, &version)?, budget)?;
+    source.meter.note(store::control_bytes(&wanted, &version))?;
+    // Before the ref: who pulls by a key should never see the version without its signature.
+    let signature = store::signature_object(&wanted.model, &digest);
+    if let Some((bytes, _)) = from.whole(&signature, sign::LONGEST).await? {
+        to.put(&signature, &bytes.into(), &When::Always).await?;
+    }
     let job = Job { source, target: to.clone(), version, reference: reference.clone(), state };
     let published = publish::publish(job, watch).await?;
     Ok(Replicated { digest, manifest, reference, published })
+}
+
+/// The ledger of what this version costs on its way between two stores, beside the journal of uploads.
+fn ledger(state: &Path, from: &Store, to: &Store, version: &Found) -> Result<PathBuf, Error> {
+    let folder = state.join("egress");
+    disk::make_folder(&folder)?;
+    let name = blake3::hash(format!("{from}\n{to}\n{}", version.digest).as_bytes());
+    Ok(folder.join(&name.to_hex()[..32]))
 }

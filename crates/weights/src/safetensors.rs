@@ -71,6 +71,34 @@ pub fn layout(header: &[u8], size: u64) -> Result<Layout, HeaderFault> {
     Ok(Layout { data, tensors: places.into_iter().map(|(begin, _)| data + begin).collect() })
 }
 
+/// A tensor as the header names it; its place in bytes from the start of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub name: String,
+    pub dtype: String,
+    pub shape: Vec<u64>,
+    pub begin: u64,
+    pub end: u64,
+}
+
+/// The tensors of a file of `size` bytes by their names, ascending, for whoever compares two files.
+pub fn tensors(header: &[u8], size: u64) -> Result<Vec<Named>, HeaderFault> {
+    #[derive(Deserialize)]
+    struct Raw {
+        dtype: String,
+        shape: Vec<u64>,
+        data_offsets: (u64, u64),
+    }
+    let Layout { data, .. } = layout(header, size)?;
+    let json = |e: serde_json::Error| HeaderFault::Json(e.to_string());
+    let values: std::collections::BTreeMap<String, serde_json::Value> = serde_json::from_slice(header).map_err(json)?;
+    let tensors = values.into_iter().filter(|(name, _)| name != "__metadata__").map(|(name, value)| {
+        let Raw { dtype, shape, data_offsets: (begin, end) } = serde_json::from_value(value).map_err(json)?;
+        Ok(Named { name, dtype, shape, begin: data + begin, end: data + end })
+    });
+    tensors.collect()
+}
+
 struct Places(Vec<(u64, u64)>);
 
 #[derive(Deserialize)]

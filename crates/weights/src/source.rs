@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     Error, Manifest, Store,
+    budget::{Meter, Over},
     manifest::File,
     plan::{self, Run},
     store::trouble::{Trouble, gave_up, pause},
@@ -72,6 +73,9 @@ pub(crate) struct Source {
     is_directory: bool,
     seen: Mutex<Vec<Seen>>,
     pub(crate) read: AtomicU64,
+    pub(crate) meter: Meter,
+    /// Bytes that have yet to be read, for what is said when the budget ends.
+    pub(crate) lacking: AtomicU64,
 }
 
 impl Source {
@@ -85,11 +89,18 @@ impl Source {
 
     fn new(store: Store, folder: String, manifest: Arc<Manifest>, is_directory: bool) -> Self {
         let seen = Mutex::new(vec![Seen::default(); manifest.files.len()]);
-        Self { store, folder, manifest, is_directory, seen, read: AtomicU64::new(0) }
+        let (read, lacking) = (AtomicU64::new(0), AtomicU64::new(manifest.total()));
+        Self { store, folder, manifest, is_directory, seen, read, meter: Meter::default(), lacking }
     }
 
     pub(crate) fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
+    }
+
+    /// So many bytes will be read: whether the budget reaches for them if nothing goes wrong.
+    pub(crate) fn afford(&self, bytes: u64) -> Result<(), Error> {
+        self.lacking.store(bytes, Ordering::Relaxed);
+        if self.meter.reaches(bytes) { Ok(()) } else { Err(self.meter.stopped(bytes)) }
     }
 
     /// The bytes of a run, every chunk of it right.
@@ -103,7 +114,13 @@ impl Source {
         loop {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk - run.first];
             let next = plan::runs_of(&self.manifest, run.file, missing).first().copied();
-            let Some(next) = next else { return Ok(bytes) };
+            let Some(next) = next else {
+                self.lacking.fetch_sub(len, Ordering::Relaxed);
+                return Ok(bytes);
+            };
+            if self.meter.ask(next.range(&self.manifest).1)? == Err(Over) {
+                return Err(self.meter.stopped(self.lacking.load(Ordering::Relaxed)));
+            }
             let (came, trouble) = self.fill(next, start, &mut bytes, watch).await;
             let mut gained = false;
             for chunk in next.first..next.end {

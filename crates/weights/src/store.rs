@@ -15,7 +15,7 @@ use std::{fmt, path::PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Digest, Error, Manifest, ModelName, Wanted,
+    Digest, Error, Manifest, ModelName, OWN_FOLDER, Wanted,
     manifest::{self, Fault},
     path::{RefName, Version},
 };
@@ -223,6 +223,15 @@ pub(crate) fn ref_text(digest: &Digest) -> Vec<u8> {
     bytes
 }
 
+/// The bytes that it takes to find a version: its manifest, and the ref that named it.
+pub(crate) fn control_bytes(wanted: &Wanted, found: &Found) -> u64 {
+    let reference = match wanted.version {
+        Version::Ref(_) => ref_text(&found.digest).len(),
+        Version::Digest(_) => 0,
+    };
+    (found.bytes.len() + reference) as u64
+}
+
 pub(crate) fn ref_object(model: &ModelName, name: &RefName) -> String {
     format!("refs/{model}/{name}")
 }
@@ -230,6 +239,10 @@ pub(crate) fn ref_object(model: &ModelName, name: &RefName) -> String {
 /// The folder of a version.
 pub(crate) fn version_object(model: &ModelName, digest: &Digest) -> String {
     format!("models/{model}/{}", digest.short())
+}
+
+pub(crate) fn signature_object(model: &ModelName, digest: &Digest) -> String {
+    format!("{}/{OWN_FOLDER}/{}", version_object(model, digest), crate::sign::FILE)
 }
 
 pub(crate) fn manifest_object(model: &ModelName, digest: &Digest) -> String {

@@ -21,13 +21,22 @@ use std::{
 };
 
 use crate::{
-    Digest, Error, Manifest, OWN_FOLDER, disk,
+    Digest, Error, Manifest, OWN_FOLDER,
+    budget::{Budget, Meter},
+    disk,
     journal::Journal,
     manifest::{self, File},
+    plan::Run,
+    sign,
     store::read_small,
 };
 
 const BUFFER: usize = 1 << 20;
+
+const LEDGER: &str = "egress";
+
+/// Of a model of 2 TB that was pulled ten times over.
+const LONGEST_JOURNAL: usize = 64 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -126,6 +135,26 @@ impl Target {
         Ok(Have::Chunks(have))
     }
 
+    /// Copies chunks from another version's file into a part, and says which of them are right there: the other file may be
+    /// damaged, or written to while it is read, and what counts is what has come.
+    pub(crate) fn bring_over(
+        &self,
+        from: &fs::File,
+        offset: u64,
+        run: Run,
+        manifest: &Manifest,
+    ) -> Result<Vec<usize>, Error> {
+        let file = &manifest.files[run.file];
+        let part = self.part(run.file, file)?;
+        let path = self.part_path(run.file);
+        let (to, len) = run.range(manifest);
+        disk::copy(from, offset, &part, to, len).map_err(|e| Error::io("copy into", &path, &e))?;
+        let chosen: Vec<bool> = (0..file.chunks.len()).map(|at| (run.first..run.end).contains(&at)).collect();
+        let mut good = vec![false; file.chunks.len()];
+        hash(&part, &path, file, &chosen, &mut good)?;
+        Ok((run.first..run.end).filter(|at| good[*at]).collect())
+    }
+
     /// Moves a whole part to its place, for good.
     pub(crate) fn finish(&self, at: usize, file: &File, part: &fs::File) -> Result<(), Error> {
         let from = self.part_path(at);
@@ -140,6 +169,16 @@ impl Target {
             disk::sync_folder_of(&self.dir.join(folder))?;
         }
         disk::sync_folder_of(&place)
+    }
+
+    /// The ledger of what was asked for into this directory.
+    pub(crate) fn meter(&self, budget: Option<Budget>) -> Result<Meter, Error> {
+        Meter::open(&self.own.join(LEDGER), budget)
+    }
+
+    /// What was fetched with the manifest, and checked against a key.
+    pub(crate) fn keep_signature(&self, bytes: &[u8]) -> Result<(), Error> {
+        disk::write_atomically(&self.own.join(sign::FILE), bytes)
     }
 
     /// Everything is in its place: says so, and leaves nothing else behind.
@@ -158,6 +197,40 @@ impl Target {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", &ready, &e)),
             _ => Ok(()),
         }
+    }
+}
+
+/// Which chunks a directory seems to have of a version, by its journal and the sizes of files; nothing is read or written.
+pub(crate) fn glance(dir: &Path, digest: Digest, bytes: &[u8], manifest: &Manifest) -> Result<Vec<Vec<bool>>, Error> {
+    let mut have: Vec<Vec<bool>> = manifest.files.iter().map(|file| vec![false; file.chunks.len()]).collect();
+    let own = dir.join(OWN_FOLDER);
+    if !is_of(dir, &own.join("manifest.json"), digest, bytes)? {
+        return Ok(have);
+    }
+    let journal = read_small(&own.join("journal"), LONGEST_JOURNAL)?.unwrap_or_default();
+    for (file, chunk) in crate::journal::read(&journal, digest).unwrap_or_default() {
+        if let Some(place) = have.get_mut(file as usize).and_then(|file| file.get_mut(chunk as usize)) {
+            *place = true;
+        }
+    }
+    for (file, have) in manifest.files.iter().zip(&mut have) {
+        let there = fs::symlink_metadata(dir.join(file.path.to_path()));
+        if there.is_ok_and(|meta| meta.is_file() && meta.len() == file.size) {
+            have.fill(true);
+        }
+    }
+    Ok(have)
+}
+
+/// Before anything is asked for at all: whether the budget of a directory has anything left. The manifest, which says what
+/// is missing, is small and counts too; calls without end would cost it without end.
+pub(crate) fn within(dir: &Path, budget: Option<&Budget>) -> Result<(), Error> {
+    let ledger = dir.join(OWN_FOLDER).join(LEDGER);
+    let Some(budget) = budget.filter(|_| ledger.exists()) else { return Ok(()) };
+    let meter = Meter::open(&ledger, Some(budget.clone()))?;
+    match meter.spent() {
+        Some((_, spent)) if spent > budget.limit => Err(meter.used_up()),
+        _ => Ok(()),
     }
 }
 

@@ -13,22 +13,30 @@ use std::{
     collections::VecDeque,
     fs,
     os::unix::fs::FileExt as _,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use outrigger_core::units::NanoUsd;
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
     Digest, Error, Manifest, Store, Wanted,
+    budget::{Budget, Meter, Over},
     journal::{Claim, Journal},
     manifest::File,
     pace::{MOST, Pace},
     plan::{self, Run},
+    reuse,
+    sign::PublicKey,
+    signing,
     source::{Seen, WRONG, consider, damaged},
     store::{self, Found, trouble::Trouble},
-    target::{Have, Target},
+    target::{self, Have, Target},
 };
 
 /// What open requests may have asked for together, in bytes.
@@ -61,6 +69,8 @@ pub struct Report {
     pub total: u64,
     /// Right in the directory before.
     pub kept: u64,
+    /// Copied from other versions on this machine.
+    pub reused: u64,
     /// Bytes of files that came over the network, wrong and unfinished ones included.
     pub fetched: u64,
     pub requests: u64,
@@ -68,25 +78,61 @@ pub struct Report {
     pub wrong_chunks: u64,
     /// That became other objects in the store on the way.
     pub changed_files: u64,
+    /// With a budget: bytes that were asked for into this directory, by all calls, and what they cost at most.
+    pub spent: Option<(u64, NanoUsd)>,
 }
 
 pub type Watch = Arc<dyn Fn(&Event) + Send + Sync>;
 
+/// What a pull may be told besides from where and to where.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Only a version that this key has signed.
+    pub key: Option<PublicKey>,
+    /// Directories whose bytes need not be fetched again.
+    pub reuse: Vec<PathBuf>,
+    /// What it may cost, with all that was asked for into the same directory before.
+    pub budget: Option<Budget>,
+}
+
 /// Pulls the version that was asked for. Dropped at any time, it leaves a directory in which the next call goes on.
-pub async fn pull(store: &Store, wanted: &Wanted, dir: &Path, watch: Watch) -> Result<(Digest, Report), Error> {
-    let Found { digest, bytes, manifest } = store.find(wanted).await?;
+pub async fn pull(
+    store: &Store,
+    wanted: &Wanted,
+    dir: &Path,
+    options: Options,
+    watch: Watch,
+) -> Result<(Digest, Report), Error> {
+    target::within(dir, options.budget.as_ref())?;
+    let found = store.find(wanted).await?;
+    let control = store::control_bytes(wanted, &found);
+    let Found { digest, bytes, manifest } = found;
+    let signature = match &options.key {
+        Some(key) => Some(signing::vouched(store, &wanted.model, key, digest, &manifest).await?),
+        None => None,
+    };
     watch(&Event::Found { digest, total: manifest.total(), files: manifest.files.len() });
+    let budget = options.budget.clone();
     let (dir, watching, manifest) = (dir.to_owned(), watch.clone(), Arc::new(manifest));
     let looked = blocking({
         let manifest = manifest.clone();
-        move || survey(&dir, digest, &bytes, &manifest, &watching)
+        move || {
+            let mut survey = survey(&dir, digest, &bytes, &manifest, &watching)?;
+            survey.reused = survey.bring_over(&options, &dir, &manifest, &watching)?;
+            Ok(survey)
+        }
     });
-    let Survey { target, journal, have } = looked.await?;
-    let kept = right_bytes(&manifest, &have);
-    target.room_for(manifest.total() - kept)?;
+    let Survey { target, journal, have, reused } = looked.await?;
+    if let Some(signature) = signature {
+        target.keep_signature(&signature)?;
+    }
+    let meter = target.meter(budget)?;
+    meter.note(control)?;
+    let right = right_bytes(&manifest, &have);
+    target.room_for(manifest.total() - right)?;
     let runs = plan::runs(&manifest, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));
     let left = have.iter().map(|chunks| chunks.as_ref().map(|c| c.iter().filter(|good| !**good).count())).collect();
-    let report = Report { total: manifest.total(), kept, ..Report::default() };
+    let report = Report { total: manifest.total(), kept: right - reused, reused, ..Report::default() };
     let seen = vec![Seen::default(); manifest.files.len()];
     let pull = Arc::new(Pull {
         source: store.clone(),
@@ -94,6 +140,8 @@ pub async fn pull(store: &Store, wanted: &Wanted, dir: &Path, watch: Watch) -> R
         manifest,
         target,
         watch,
+        meter,
+        over: AtomicBool::new(false),
         open: Semaphore::new(OPEN_BYTES as usize),
         pace: Pace::new(),
         state: Mutex::new(State {
@@ -102,16 +150,20 @@ pub async fn pull(store: &Store, wanted: &Wanted, dir: &Path, watch: Watch) -> R
             parts: Vec::new(),
             journal,
             unsynced: 0,
-            right: kept,
+            right,
             report,
             seen,
         }),
     });
     pull.finish_those_without_a_gap().await?;
     pull.clone().fetch().await?;
+    if pull.over.load(Ordering::Relaxed) {
+        return Err(pull.stopped());
+    }
     let ended = pull.clone();
     blocking(move || ended.target.ready(digest)).await?;
-    let report = pull.lock().report.clone();
+    let mut report = pull.lock().report.clone();
+    report.spent = pull.meter.spent();
     Ok((digest, report))
 }
 
@@ -126,6 +178,38 @@ struct Survey {
     journal: Journal,
     /// For each file its chunks, or `None` where it is whole and in its place.
     have: Vec<Option<Vec<bool>>>,
+    /// Bytes that other versions on this machine had.
+    reused: u64,
+}
+
+impl Survey {
+    /// Copies what other versions have of what is missing.
+    fn bring_over(&mut self, options: &Options, dir: &Path, manifest: &Manifest, watch: &Watch) -> Result<u64, Error> {
+        let lacks =
+            |have: &[Option<Vec<bool>>], file: usize, chunk: usize| have[file].as_ref().is_some_and(|c| !c[chunk]);
+        if !self.have.iter().flatten().flatten().any(|good| !good) {
+            return Ok(0);
+        }
+        let sources = reuse::sources(&options.reuse, &manifest.model)?;
+        let copies =
+            plan::copies(&manifest.files, |file, chunk| lacks(&self.have, file, chunk), &reuse::lists(&sources));
+        self.target.room_for(manifest.total() - right_bytes(manifest, &self.have))?;
+        let mut reused = 0;
+        for copy in copies {
+            let Some(source) = sources[copy.source].open(copy.source_file) else { continue };
+            let good = self.target.bring_over(&source, copy.offset, copy.run, manifest)?;
+            let claims: Vec<Claim> = good.iter().map(|chunk| (copy.run.file as u32, *chunk as u32)).collect();
+            self.journal.append(&claims).map_err(|e| Error::io("write the journal in", dir, &e))?;
+            let chunks = &manifest.files[copy.run.file].chunks;
+            reused += good.iter().map(|chunk| u64::from(chunks[*chunk].len)).sum::<u64>();
+            let Some(have) = &mut self.have[copy.run.file] else { continue };
+            for chunk in good {
+                have[chunk] = true;
+            }
+            watch(&Event::Kept { bytes: right_bytes(manifest, &self.have) });
+        }
+        Ok(reused)
+    }
 }
 
 /// Takes the directory and hashes what is there.
@@ -157,7 +241,7 @@ fn survey(dir: &Path, digest: Digest, bytes: &[u8], manifest: &Manifest, watch: 
     if have.iter().any(Option::is_some) {
         target.not_ready()?;
     }
-    Ok(Survey { target, journal, have })
+    Ok(Survey { target, journal, have, reused: 0 })
 }
 
 fn right_of(file: &File, have: Option<&Vec<bool>>) -> u64 {
@@ -176,6 +260,9 @@ struct Pull {
     manifest: Arc<Manifest>,
     target: Target,
     watch: Watch,
+    meter: Meter,
+    /// The budget does not allow another request; those that were made are waited for.
+    over: AtomicBool,
     open: Semaphore,
     /// How many connections there are is found out.
     pace: Pace,
@@ -229,6 +316,9 @@ impl Pull {
 
     async fn work(self: Arc<Self>) -> Result<(), Error> {
         loop {
+            if self.over.load(Ordering::Relaxed) {
+                return Ok(());
+            }
             let Some(run) = self.lock().runs.pop_front() else { return Ok(()) };
             self.bring(run).await?;
         }
@@ -244,6 +334,9 @@ impl Pull {
         loop {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk];
             let Some(next) = plan::runs_of(&self.manifest, run.file, missing).first().copied() else { break };
+            if !self.may_ask(next).await? {
+                return Ok(());
+            }
             let (came, trouble) = self.ask(next, &part).await;
             let gained: Vec<Claim> = came.good.iter().map(|chunk| (run.file as u32, *chunk as u32)).collect();
             came.good.iter().for_each(|chunk| good[*chunk] = true);
@@ -266,6 +359,25 @@ impl Pull {
             left == Some(0)
         };
         if done { self.finish(run.file).await } else { Ok(()) }
+    }
+
+    /// Whether the budget allows a request, which counts from here on.
+    async fn may_ask(self: &Arc<Self>, run: Run) -> Result<bool, Error> {
+        if self.over.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let (_, len) = run.range(&self.manifest);
+        let pull = self.clone();
+        let allowed = blocking(move || pull.meter.ask(len)).await?;
+        if allowed == Err(Over) {
+            self.over.store(true, Ordering::Relaxed);
+        }
+        Ok(allowed.is_ok())
+    }
+
+    fn stopped(&self) -> Error {
+        let state = self.lock();
+        self.meter.stopped(state.report.total - state.right)
     }
 
     /// One request: what came of it, and what went wrong.

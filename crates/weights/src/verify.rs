@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, io::Read as _, path::Path};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, Manifest, OWN_FOLDER, disk, manifest::File};
+use crate::{Error, Manifest, OWN_FOLDER, add, disk, manifest::File, path::FilePath, sign};
 
 const BUFFER: usize = 1 << 20;
 
@@ -34,6 +34,10 @@ pub enum What {
     NotAFile,
     /// No file of the manifest.
     Unlisted,
+    /// Its SHA-256 is not the one that was signed.
+    NotAsSigned,
+    /// The signature does not know it.
+    NotSigned,
 }
 
 impl What {
@@ -46,6 +50,8 @@ impl What {
             Self::Sha256 => "sha256",
             Self::NotAFile => "not_a_file",
             Self::Unlisted => "unlisted",
+            Self::NotAsSigned => "not_as_signed",
+            Self::NotSigned => "not_signed",
         }
     }
 }
@@ -60,6 +66,8 @@ impl std::fmt::Display for Problem {
             What::Sha256 => f.write_str("its chunks are right and its SHA-256 is not: the manifest contradicts itself"),
             What::NotAFile => f.write_str("it is not a plain file"),
             What::Unlisted => f.write_str("it is in the directory and not in the manifest"),
+            What::NotAsSigned => f.write_str("it is not what was signed"),
+            What::NotSigned => f.write_str("it is there and was not signed"),
         }
     }
 }
@@ -114,6 +122,30 @@ fn check(folder: &Path, file: &File, on_bytes: &dyn Fn(u64)) -> Result<Option<Wh
     }
     let sha256: [u8; 32] = whole.finalize().into();
     Ok((sha256 != file.sha256).then_some(What::Sha256))
+}
+
+/// The SHA-256 of each file of a directory that no manifest describes, without what is left out.
+pub(crate) fn hashes(
+    folder: &Path,
+    left_out: &[String],
+    on_bytes: &dyn Fn(u64),
+) -> Result<Vec<(FilePath, [u8; 32])>, Error> {
+    let mut buffer = vec![0; BUFFER];
+    let mut hash = |path: FilePath| {
+        let place = folder.join(path.to_path());
+        let reading = |e| Error::io("read", &place, &e);
+        let mut source = disk::open(&place).map_err(reading)?;
+        let mut whole = Sha256::new();
+        loop {
+            let len = source.read(&mut buffer).map_err(reading)?;
+            if len == 0 {
+                return Ok((path, whole.finalize().into()));
+            }
+            whole.update(&buffer[..len]);
+            on_bytes(len as u64);
+        }
+    };
+    add::walk(folder, &|path| sign::is_left_out(left_out, path), &mut Vec::new())?.into_iter().map(&mut hash).collect()
 }
 
 fn unlisted(folder: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> Result<(), Error> {

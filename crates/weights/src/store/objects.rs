@@ -91,6 +91,21 @@ impl Store {
         }
     }
 
+    /// A part of an object, for whoever checks it himself.
+    pub(crate) async fn some(&self, object: &str, range: (u64, u64)) -> Result<Vec<u8>, Error> {
+        let asked = insist(|| async move {
+            let mut bytes = Vec::new();
+            let mut sink = |piece: &[u8]| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            };
+            self.range(object, range, &mut None, &mut sink).await.map(|()| bytes)
+        });
+        answer(object, asked.await)?.ok_or_else(|| {
+            Error::content(format!("the store has no {object}"), "publish the version again: a part of it was deleted")
+        })
+    }
+
     /// Every object below `prefix`, by name.
     pub async fn objects(&self, prefix: &str) -> Result<Vec<Meta>, Error> {
         let listed = match self {

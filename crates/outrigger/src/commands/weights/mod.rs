@@ -3,13 +3,19 @@
 //! What it does is in `outrigger_weights`; here are its words. Data goes to stdout: with `--json` one object, or for `pull`,
 //! which lasts, a line for each thing that happens.
 
+mod bill;
+mod diff;
+mod price;
 mod progress;
 mod publish;
+mod pull;
+mod sign;
 
 use std::path::PathBuf;
 
 use outrigger_weights::{
-    Digest, Error, Kind, Manifest, Store, Wanted, add, target, transfer,
+    Digest, Error, Kind, Manifest, Store, Wanted,
+    signing::{self, Place},
     verify::{self, Problem},
 };
 use serde_json::{Value, json};
@@ -32,21 +38,7 @@ pub(super) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Add(publish::AddArgs),
-    /// Bring a version into a directory. Killed at any moment, it goes on where it was when it is called again.
-    Pull {
-        /// Which model, and which ref or version of it: `main` if nothing is said.
-        #[arg(value_name = "ORG/MODEL[@REF]")]
-        wanted: Wanted,
-        /// The store.
-        #[arg(long, value_name = "STORE")]
-        from: String,
-        /// The directory: empty, or new, or of a pull of this very version.
-        #[arg(long, value_name = "DIR")]
-        to: PathBuf,
-        /// Print a line of JSON for each thing that happens.
-        #[arg(long)]
-        json: bool,
-    },
+    Pull(pull::Args),
     /// List what a store has.
     Ls {
         /// The store.
@@ -78,25 +70,37 @@ enum What {
         /// The store, file:///PATH.
         #[arg(long, value_name = "STORE")]
         from: Option<String>,
+        /// Also refuse what this public key has not signed: PEM. The directory may then be any.
+        #[arg(long, value_name = "PEM")]
+        key: Option<PathBuf>,
+        /// Where the signature lies, if not where `sign` puts it.
+        #[arg(long, value_name = "FILE", requires = "key")]
+        signature: Option<PathBuf>,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
+    Sign(sign::Args),
+    Diff(diff::Args),
+    Plan(bill::Args),
 }
 
 pub(super) fn run(args: Args) -> Exit {
     match args.what {
         What::Add(args) => until_interrupted(publish::add(args)),
-        What::Pull { wanted, from, to, json } => until_interrupted(pull(wanted, from, to, json)),
+        What::Pull(args) => until_interrupted(pull::run(args)),
         What::Ls { from, json } => until_interrupted(ls(from, json)),
         What::Show { wanted, from, json } => until_interrupted(show(wanted, from, json)),
         What::Replicate(args) => until_interrupted(publish::replicate(args)),
         What::Rollback(args) => until_interrupted(publish::rollback(args)),
         What::Gc(args) => until_interrupted(publish::gc(args)),
-        What::Verify { what, from: Some(from), json } => until_interrupted(verify_in_store(what, from, json)),
-        What::Verify { what, from: None, json } => {
-            verify_directory(&PathBuf::from(what), json).unwrap_or_else(|error| failed(&error))
+        What::Verify { what, from, key, signature, json } => {
+            let signed = key.map(|key| SignedBy { key, signature });
+            until_interrupted(verify(what, from, signed, json))
         }
+        What::Plan(args) => until_interrupted(bill::run(args)),
+        What::Diff(args) => until_interrupted(diff::run(args)),
+        What::Sign(args) => until_interrupted(sign::run(args)),
     }
 }
 
@@ -106,41 +110,6 @@ fn failed(error: &Error) -> Exit {
         Kind::Usage => Exit::Usage,
         Kind::Content => Exit::No,
         Kind::Environment => Exit::Environment,
-    }
-}
-
-async fn pull(wanted: Wanted, from: String, to: PathBuf, json: bool) -> Exit {
-    let progress = Progress::to_stderr(json);
-    let store = match Store::parse(&from) {
-        Ok(store) => store,
-        Err(error) => return failed(&error),
-    };
-    let watch = progress.clone();
-    let pulled = transfer::pull(&store, &wanted, &to, std::sync::Arc::new(move |event| watch.event(event))).await;
-    progress.clear();
-    match pulled {
-        Ok((digest, report)) if json => write_out(&format!(
-            "{}\n",
-            json!({"event": "done", "digest": digest.to_string(), "dir": to.display().to_string(), "total": report.total,
-                "kept": report.kept, "fetched": report.fetched, "requests": report.requests, "retries": report.retries,
-                "wrong_chunks": report.wrong_chunks, "changed_files": report.changed_files})
-        )),
-        Ok((digest, report)) => write_out(&format!(
-            "{wanted} is in {}, every byte of it right: {digest}\n{} in all, {} of it there before, {} fetched in {} requests; \
-             {} chunks came wrong and were fetched again\n",
-            to.display(),
-            progress::bytes(report.total),
-            progress::bytes(report.kept),
-            progress::bytes(report.fetched),
-            report.requests,
-            report.wrong_chunks,
-        )),
-        Err(error) => {
-            if json {
-                write_out(&format!("{}\n", json!({"event": "error", "message": error.message, "help": error.help})));
-            }
-            failed(&error)
-        }
     }
 }
 
@@ -208,56 +177,63 @@ fn summary(digest: &Digest, manifest: &Manifest) -> Value {
         "files": manifest.files.len(), "chunks": manifest.chunks()})
 }
 
-async fn verify_in_store(what: String, from: String, json: bool) -> Exit {
+/// A key, and where its signature lies.
+struct SignedBy {
+    key: PathBuf,
+    signature: Option<PathBuf>,
+}
+
+async fn verify(what: String, from: Option<String>, signed: Option<SignedBy>, json: bool) -> Exit {
     let verified = async {
-        let wanted: Wanted =
-            what.parse().map_err(|e| Error::usage(format!("{what:?}: {e}"), "give ORG/MODEL[@REF]"))?;
-        let store = Store::parse(&from)?;
-        let root = store.folder("verify in place (a pull verifies all that it brings)")?.to_owned();
-        let found = store.find(&wanted).await?;
-        let folder = add::version_folder(&root, &wanted.model, &found.digest);
-        tokio::task::spawn_blocking(move || all_read_again(&folder, found.digest, &found.manifest, None, json))
+        let (place, _) = sign::place(&what, from.as_deref(), "verify").await?;
+        tokio::task::spawn_blocking(move || all_read_again(&place, signed.as_ref(), json))
             .await
             .unwrap_or_else(|e| Err(Error::environment(format!("a thread ended: {e}"), "try again")))
     };
     verified.await.unwrap_or_else(|error| failed(&error))
 }
 
-fn verify_directory(dir: &std::path::Path, json: bool) -> Result<Exit, Error> {
-    let (digest, manifest, ready) = target::manifest_of(dir)?;
-    all_read_again(dir, digest, &manifest, Some(ready), json)
-}
-
-/// Reads a version's directory. `ready` is what a pulled one says of itself.
-fn all_read_again(
-    folder: &std::path::Path,
-    digest: Digest,
-    manifest: &Manifest,
-    ready: Option<bool>,
-    json: bool,
-) -> Result<Exit, Error> {
+/// Reads all files, against the manifest and, with a key, against what it has signed.
+fn all_read_again(place: &Place, signed: Option<&SignedBy>, json: bool) -> Result<Exit, Error> {
     let progress = Progress::to_stderr(json);
-    progress.total(manifest.total());
-    let problems = verify::verify(folder, manifest, &|bytes| progress.add(bytes));
+    let key = signed.map(|signed| signing::public_key(&signed.key)).transpose()?;
+    let count = |bytes| progress.add(bytes);
+    let problems = match (&place.version, signed.zip(key.as_ref())) {
+        (_, Some((signed, key))) => signing::check(place, key, signed.signature.as_deref(), &count),
+        (Some((_, manifest)), None) => {
+            progress.total(manifest.total());
+            verify::verify(&place.folder, manifest, &count)
+        }
+        (None, None) => return Err(not_pulled(&place.folder)),
+    };
     progress.clear();
     let problems = problems?;
-    let right = problems.is_empty() && ready != Some(false);
+    let right = problems.is_empty() && place.ready != Some(false);
     let text = if json {
-        let mut out = summary(&digest, manifest);
+        let mut out = match &place.version {
+            Some((digest, manifest)) => summary(digest, manifest),
+            None => json!({}),
+        };
         out["ok"] = right.into();
-        if let Some(ready) = ready {
+        if let Some(ready) = place.ready {
             out["ready"] = ready.into();
+        }
+        if signed.is_some() {
+            out["signed"] = problems.is_empty().into();
         }
         out["problems"] = problems.iter().map(problem).collect();
         format!("{out}\n")
     } else if right {
-        format!(
-            "every byte is right: {digest}, {} files, {}\n",
-            manifest.files.len(),
-            progress::bytes(manifest.total())
-        )
+        let signed =
+            if signed.is_some() { "every byte is right and signed by this key" } else { "every byte is right" };
+        match &place.version {
+            Some((digest, manifest)) => {
+                format!("{signed}: {digest}, {} files, {}\n", manifest.files.len(), progress::bytes(manifest.total()))
+            }
+            None => format!("{signed}\n"),
+        }
     } else {
-        let unfinished = if ready == Some(false) { "the pull has not ended: call it again\n" } else { "" };
+        let unfinished = if place.ready == Some(false) { "the pull has not ended: call it again\n" } else { "" };
         let rows: String = problems.iter().map(|problem| format!("{problem}\n")).collect();
         format!("{rows}{unfinished}")
     };
@@ -265,6 +241,13 @@ fn all_read_again(
         Exit::Yes if !right => Ok(Exit::No),
         exit => Ok(exit),
     }
+}
+
+fn not_pulled(folder: &std::path::Path) -> Error {
+    Error::usage(
+        format!("{} was not pulled by outrigger", folder.display()),
+        "name a directory that `pull --to` has filled, or give --key and verify against a signature",
+    )
 }
 
 fn problem(problem: &Problem) -> Value {

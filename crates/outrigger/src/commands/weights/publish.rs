@@ -15,7 +15,7 @@ use outrigger_weights::{
 };
 use serde_json::{Value, json};
 
-use super::{failed, progress, progress::Progress, summary};
+use super::{failed, price::Limit, progress, progress::Progress, summary};
 use crate::commands::{Exit, write_out};
 
 /// Put a model's directory into a store as a new version, and point a ref to it. Killed at any moment, it goes on where it
@@ -56,6 +56,8 @@ pub(super) struct ReplicateArgs {
     /// The ref that will point to it there: the same one if nothing is said.
     #[arg(long = "ref", value_name = "REF")]
     reference: Option<RefName>,
+    #[command(flatten)]
+    limit: Limit,
     #[command(flatten)]
     state: State,
     /// Print JSON.
@@ -184,11 +186,12 @@ pub(super) async fn add(args: AddArgs) -> Exit {
 }
 
 pub(super) async fn replicate(args: ReplicateArgs) -> Exit {
-    let ReplicateArgs { wanted, from, to, reference, state, json } = args;
+    let ReplicateArgs { wanted, from, to, reference, limit, state, json } = args;
     let progress = Progress::to_stderr(false);
     let replicated = async {
+        let budget = limit.budget(&from)?;
         let (from, to) = (Store::parse_as(Side::From, &from)?, Store::parse_as(Side::To, &to)?);
-        let replicate = replicate::Replicate { wanted: wanted.clone(), reference, state: state.folder()? };
+        let replicate = replicate::Replicate { wanted: wanted.clone(), reference, state: state.folder()?, budget };
         let sending = progress.clone();
         let watch = Arc::new(move |event: &_| sending.event(event));
         replicate::replicate(replicate, &from, &to, watch).await
