@@ -15,13 +15,16 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{
     Error, ModelName, OWN_FOLDER,
-    refs::{is_doomed, mark_object},
-    store::{MANIFEST, Meta, Store, When},
+    refs::{is_doomed, mark_object, marks},
+    store::{MANIFEST, Meta, Store, When, fresh_id},
     uploads,
 };
 
 /// Objects that are deleted at once.
 const DELETES: usize = 8;
+
+/// How old, in seconds, what a process writes and soon removes has to be to have been left behind.
+const LEAVINGS: u64 = 3_600;
 
 /// What may go.
 #[derive(Clone, Debug)]
@@ -85,9 +88,9 @@ pub struct Collected {
 }
 
 /// A version's folder, with what lies in it.
-struct Version {
+pub(crate) struct Version {
     model: ModelName,
-    folder: String,
+    pub(crate) folder: String,
     objects: Vec<Meta>,
 }
 
@@ -120,6 +123,7 @@ pub async fn collect(store: &Store, rules: &Rules, now: u64) -> Result<Collected
     let named: BTreeSet<String> =
         listed.iter().map(|one| crate::store::version_object(&one.model, &one.digest)).collect();
     let mut collected = Collected { refs: listed.len(), ..Collected::default() };
+    let leavings = |modified: u64| old(modified) && now.saturating_sub(modified) >= LEAVINGS;
     for versions in unnamed(store, &named).await?.into_values() {
         let mut whole = 0;
         for version in versions {
@@ -156,13 +160,17 @@ pub async fn collect(store: &Store, rules: &Rules, now: u64) -> Result<Collected
         }
     }
     if !rules.dry_run {
-        sweep_leavings(store, &old).await?;
+        // Not those of processes that are at work.
+        sweep_leavings(store, &named, &leavings).await?;
     }
     Ok(collected)
 }
 
 /// The versions of each model that no ref names, the newest first.
-async fn unnamed(store: &Store, named: &BTreeSet<String>) -> Result<BTreeMap<ModelName, Vec<Version>>, Error> {
+pub(crate) async fn unnamed(
+    store: &Store,
+    named: &BTreeSet<String>,
+) -> Result<BTreeMap<ModelName, Vec<Version>>, Error> {
     let mut folders: BTreeMap<String, Version> = BTreeMap::new();
     for meta in store.objects("models").await? {
         let mut parts = meta.object.splitn(5, '/');
@@ -192,8 +200,9 @@ async fn unnamed(store: &Store, named: &BTreeSet<String>) -> Result<BTreeMap<Mod
 }
 
 /// Deletes a version, unless a ref names it by now. The order is what keeps it from one that is being published.
-async fn delete(store: &Store, version: &Version, why: Why) -> Result<Gone, Error> {
-    let mark = mark_object(&version.folder);
+pub(crate) async fn delete(store: &Store, version: &Version, why: Why) -> Result<Gone, Error> {
+    let name = fresh_id().map_err(|e| Error::environment(e.to_string(), "run it again"))?;
+    let mark = mark_object(&version.folder, &name);
     store.put(&mark, &Bytes::from_static(b"by outrigger weights gc\n"), &When::Always).await?;
     let refs = store.list_below(&format!("refs/{}", version.model)).await?;
     if refs.iter().any(|one| crate::store::version_object(&one.model, &one.digest) == version.folder) {
@@ -203,15 +212,26 @@ async fn delete(store: &Store, version: &Version, why: Why) -> Result<Gone, Erro
     // The manifest first: without it nobody takes the rest for a version. Then what has come since the listing, too.
     store.delete(&format!("{}/{MANIFEST}", version.folder)).await?;
     let there = store.objects(&version.folder).await?;
-    let files = there.into_iter().map(|meta| meta.object).filter(|object| *object != mark);
-    let deletes = files.map(|object| async move { store.delete(&object).await });
+    let (marks, files): (Vec<String>, Vec<String>) = there
+        .into_iter()
+        .map(|meta| meta.object)
+        .partition(|object| object.starts_with(&mark_object(&version.folder, "")));
+    let deletes = files.into_iter().map(|object| async move { store.delete(&object).await });
     stream::iter(deletes).buffer_unordered(DELETES).try_collect::<()>().await?;
-    store.delete(&mark).await?;
+    for mark in &marks {
+        store.delete(mark).await?;
+    }
     Ok(version.gone(why))
 }
 
 /// What killed processes have left beside versions.
-async fn sweep_leavings(store: &Store, old: &impl Fn(u64) -> bool) -> Result<(), Error> {
+async fn sweep_leavings(store: &Store, named: &BTreeSet<String>, old: &impl Fn(u64) -> bool) -> Result<(), Error> {
+    // A gc that was killed before it saw that a ref names the version. One that deletes it would have ended.
+    for folder in named {
+        for mark in marks(&store.objects(folder).await?, folder).filter(|mark| old(mark.modified)) {
+            store.delete(&mark.object).await?;
+        }
+    }
     if let Store::Folder(folder) = store {
         return folder.sweep(old).map(|_| ());
     }

@@ -72,7 +72,7 @@ pub struct Published {
     pub total: u64,
     /// Given to the network, failed tries included.
     pub sent: u64,
-    /// In the store before, by an earlier push of this version.
+    /// In the store before, whole files and parts, by an earlier push of this version.
     pub kept: u64,
     /// Copied inside the store from older versions.
     pub copied: u64,
@@ -105,21 +105,22 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
     let older = if lacking.is_empty() { Older::new() } else { older(&target, &model, &digest).await? };
     let push = Arc::new(Push::new(source, target, folder, journal, watch, &lacking));
     let lacking_bytes: u64 = lacking.iter().map(|at| manifest.files[*at].size).sum();
+    push.kept.store(total - lacking_bytes, Ordering::Relaxed);
     push.done(total - lacking_bytes);
-    let to_send = push.clone().copy_known(&lacking, &older).await?;
-    push.clone().send(to_send).await?;
-    push.settle_manifest(&digest, &model, &bytes).await?;
-    refs::point(&push.target, &manifest, &digest, &reference, before).await?;
-    let push = Arc::into_inner(push).ok_or_else(|| Error::environment("a task is left over", "run it again"))?;
-    push.journal.remove()?;
-    Ok(Published {
-        total,
-        sent: push.sent.into_inner(),
-        kept: total - lacking_bytes,
-        copied: push.copied.into_inner(),
-        retries: push.retries.into_inner(),
-        known: false,
-    })
+    let published = async {
+        let to_send = push.clone().copy_known(&lacking, &older).await?;
+        push.clone().send(to_send).await?;
+        push.settle_manifest(&digest, &model, &bytes).await?;
+        refs::point(&push.target, &manifest, &digest, &reference, before).await
+    };
+    let published = published.await;
+    // What was begun, the next call goes on with.
+    if published.is_ok() || push.journal.is_empty() {
+        push.journal.remove()?;
+    }
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let (sent, kept, copied, retries) = (read(&push.sent), read(&push.kept), read(&push.copied), read(&push.retries));
+    published.map(|()| Published { total, sent, kept, copied, retries, known: false })
 }
 
 /// Files of older versions by SHA-256 and size, and the objects that they are.
@@ -162,6 +163,7 @@ struct Push {
     pace: Pace,
     right: AtomicU64,
     sent: AtomicU64,
+    kept: AtomicU64,
     copied: AtomicU64,
     retries: AtomicU64,
 }
@@ -220,6 +222,7 @@ impl Push {
             pace: Pace::new(),
             right: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
             copied: AtomicU64::new(0),
             retries: AtomicU64::new(0),
         }
@@ -309,7 +312,9 @@ impl Push {
                 return Ok(());
             }
             self.journal.gone(&object)?;
-            self.right.fetch_sub(sent_of(&begun, self.file(at).size), Ordering::Relaxed);
+            let before = sent_of(&begun, self.file(at).size);
+            self.right.fetch_sub(before, Ordering::Relaxed);
+            self.kept.fetch_sub(before, Ordering::Relaxed);
             (self.watch)(&Event::Again { why: format!("{object}: the store does not know the upload any more") });
         }
         Err(Error::environment(
@@ -325,6 +330,7 @@ impl Push {
             let fits =
                 begun.part_size == part_size(size) && begun.parts.keys().all(|n| (*n as u64) * begun.part_size < size);
             if fits {
+                self.kept.fetch_add(sent_of(&begun, size), Ordering::Relaxed);
                 self.done(sent_of(&begun, size));
                 return Ok(begun);
             }

@@ -5,11 +5,12 @@
 //!
 //! | gc | whoever moves a ref |
 //! |---|---|
-//! | puts the mark into the version's folder | swaps the ref |
-//! | reads the refs, and takes the mark away again if one names the version | lists the version's folder |
-//! | deletes the files, the mark last | takes the swap back if there is a mark or a file is missing |
+//! | puts a mark of its own into the version's folder | swaps the ref |
+//! | reads the refs, and takes its mark away again if one names the version | lists the version's folder |
+//! | deletes the files, the marks last | takes the swap back if there is a mark or a file is missing |
 //!
-//! Both write before they read, so that at least one of them sees the other.
+//! Both write before they read, so that at least one of them sees the other. Each gc has its own mark, so that one that
+//! gives way does not take away what keeps publishers from another.
 
 use std::collections::BTreeMap;
 
@@ -21,16 +22,19 @@ use crate::{
     store::{self, Meta, Put, Store, Tag, When},
 };
 
-/// In a version's folder: gc is about to delete it.
-pub(crate) const MARK: &str = "deleting";
+/// In a version's folder: the gc of this name is about to delete it.
+pub(crate) fn mark_object(folder: &str, name: &str) -> String {
+    format!("{folder}/{OWN_FOLDER}/deleting-{name}")
+}
 
-pub(crate) fn mark_object(folder: &str) -> String {
-    format!("{folder}/{OWN_FOLDER}/{MARK}")
+/// The marks of a version, in a listing of it.
+pub(crate) fn marks<'a>(there: &'a [Meta], folder: &str) -> impl Iterator<Item = &'a Meta> {
+    let beginning = mark_object(folder, "");
+    there.iter().filter(move |meta| meta.object.starts_with(&beginning))
 }
 
 pub(crate) fn is_doomed(there: &[Meta], folder: &str) -> bool {
-    let mark = mark_object(folder);
-    there.iter().any(|meta| meta.object == mark)
+    marks(there, folder).next().is_some()
 }
 
 pub(crate) fn not_doomed(there: &[Meta], folder: &str) -> Result<(), Error> {
@@ -159,4 +163,142 @@ pub async fn rollback(store: &Store, wanted: &Wanted, to: Digest) -> Result<Move
     let from = before.as_ref().map(|(named, _)| *named);
     point(store, &found.manifest, &to, name, before).await?;
     Ok(Moved { name: name.clone(), from, to })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        cut::Chunker,
+        gc::{self, Rules, Why},
+        manifest::{Chunk, File},
+        store::conformance::{memory, memory_that_yields},
+    };
+
+    const MODEL: &str = "a/b";
+
+    /// Puts a version of two files into a store, whole.
+    async fn put_version(store: &Store, text: &'static str) -> (Manifest, Digest) {
+        let file = |path: &str| {
+            let bytes = text.as_bytes();
+            let blake3 = *blake3::hash(bytes).as_bytes();
+            let chunks = vec![Chunk { offset: 0, len: bytes.len() as u32, blake3 }];
+            let sha256 = Digest::of(bytes).0;
+            File { path: path.parse().unwrap(), size: bytes.len() as u64, sha256, chunker: Chunker::Fixed, chunks }
+        };
+        let manifest = Manifest::new(MODEL.parse().unwrap(), vec![file("x"), file("y/z")]).unwrap();
+        let digest = manifest.digest();
+        let folder = store::version_object(&manifest.model, &digest);
+        for path in ["x", "y/z"] {
+            let object = format!("{folder}/{path}");
+            store.put(&object, &Bytes::from_static(text.as_bytes()), &When::Always).await.unwrap();
+        }
+        let object = store::manifest_object(&manifest.model, &digest);
+        store.put(&object, &Bytes::from(manifest.to_bytes()), &When::Always).await.unwrap();
+        (manifest, digest)
+    }
+
+    fn main_of(model: &ModelName) -> Wanted {
+        Wanted { model: model.clone(), version: Version::Ref(RefName::default()) }
+    }
+
+    async fn is_whole(store: &Store, manifest: &Manifest, digest: &Digest) -> bool {
+        let folder = store::version_object(&manifest.model, digest);
+        let there = store.objects(&folder).await.unwrap();
+        missing(&there, manifest, digest).is_empty() && !is_doomed(&there, &folder)
+    }
+
+    #[tokio::test]
+    async fn a_ref_is_not_moved_to_what_gc_has_marked() {
+        let store = memory();
+        let (first, old) = put_version(&store, "old").await;
+        rollback(&store, &main_of(&first.model), old).await.unwrap();
+        let (second, new) = put_version(&store, "new").await;
+        // The mark comes after whoever moves the ref has looked for the first time.
+        let before = store.reference(&second.model, &RefName::default()).await.unwrap();
+        let folder = store::version_object(&second.model, &new);
+        store.put(&mark_object(&folder, "1"), &Bytes::new(), &When::Always).await.unwrap();
+        let refused = point(&store, &second, &new, &RefName::default(), before).await.unwrap_err();
+        assert!(refused.message.contains("is being deleted"), "{refused}");
+        assert_eq!(store.resolve(&second.model, &RefName::default()).await.unwrap(), Some(old));
+        // And a ref that was not there before is not there after.
+        let canary = "canary".parse().unwrap();
+        point(&store, &second, &new, &canary, None).await.unwrap_err();
+        assert_eq!(store.resolve(&second.model, &canary).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn gc_leaves_what_a_ref_was_moved_to_since_it_listed() {
+        let store = memory();
+        let (manifest, digest) = put_version(&store, "new").await;
+        let listed = gc::unnamed(&store, &std::collections::BTreeSet::new()).await.unwrap();
+        let version = &listed[&manifest.model][0];
+        rollback(&store, &main_of(&manifest.model), digest).await.unwrap();
+        assert_eq!(gc::delete(&store, version, Why::Unnamed).await.unwrap().why, Why::NamedMeanwhile);
+        assert!(is_whole(&store, &manifest, &digest).await);
+        // Nor does it take away the mark of another gc, until that is old.
+        let mark = mark_object(&version.folder, "other");
+        store.put(&mark, &Bytes::new(), &When::Always).await.unwrap();
+        assert_eq!(gc::delete(&store, version, Why::Unnamed).await.unwrap().why, Why::NamedMeanwhile);
+        let rules = Rules { keep: 0, older_than: Duration::ZERO, dry_run: false, state: "/none".into() };
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        gc::collect(&store, &rules, now).await.unwrap();
+        assert!(!is_whole(&store, &manifest, &digest).await, "a mark was taken away from under its gc");
+        gc::collect(&store, &rules, now + 4_000).await.unwrap();
+        assert!(is_whole(&store, &manifest, &digest).await, "the mark of a gc that was killed stays for ever");
+    }
+
+    /// Runs two pieces of work to their ends, a step of the one or the other at a time, as `seed` has it.
+    fn between_each_other<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>, mut seed: u64) -> (A, B) {
+        let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
+        let (mut of_a, mut of_b) = (None, None);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        loop {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let first = (seed >> 33).is_multiple_of(2);
+            if of_a.is_none() && (first || of_b.is_some()) {
+                if let std::task::Poll::Ready(done) = a.as_mut().poll(&mut cx) {
+                    of_a = Some(done);
+                }
+            } else if of_b.is_none()
+                && let std::task::Poll::Ready(done) = b.as_mut().poll(&mut cx)
+            {
+                of_b = Some(done);
+            }
+            if let (Some(_), Some(_)) = (&of_a, &of_b) {
+                return (of_a.unwrap(), of_b.unwrap());
+            }
+        }
+    }
+
+    fn alone<T>(work: impl Future<Output = T>) -> T {
+        between_each_other(work, std::future::ready(()), 0).0
+    }
+
+    /// Whatever the steps of the two are between each other, what the ref names is whole when both have ended.
+    #[test]
+    fn gc_and_a_move_at_once_leave_the_ref_on_a_whole_version() {
+        let rules = Rules { keep: 0, older_than: Duration::ZERO, dry_run: false, state: "/none".into() };
+        let (mut moved, mut told, mut gave_way) = (0, 0, 0);
+        for seed in 0..6_000 {
+            let store = memory_that_yields();
+            let (first, old) = alone(put_version(&store, "old"));
+            let (second, new) = alone(put_version(&store, "new"));
+            let wanted = main_of(&first.model);
+            alone(rollback(&store, &wanted, old)).unwrap();
+            let (gone, outcome) =
+                between_each_other(gc::collect(&store, &rules, u64::MAX), rollback(&store, &wanted, new), seed);
+            let gone = gone.unwrap().gone;
+            let named = alone(store.resolve(&first.model, &RefName::default())).unwrap().unwrap();
+            let manifest = if named == old { &first } else { &second };
+            assert!(alone(is_whole(&store, manifest, &named)), "seed {seed}: {outcome:?} {gone:?}");
+            assert_eq!(outcome.is_ok(), named == new, "seed {seed}: {outcome:?}");
+            moved += u32::from(outcome.is_ok());
+            told += u32::from(outcome.is_err());
+            gave_way += u32::from(gone.iter().any(|gone| gone.why == Why::NamedMeanwhile));
+        }
+        assert!(moved > 100 && told > 100 && gave_way > 10, "they hardly met: {moved} {told} {gave_way}");
+    }
 }

@@ -32,13 +32,16 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Every later range has to be of the same object. Of one that changed no more is asked: mirrors that call the same
-    /// bytes by different names are no reason to fail, and a chunk that is not the right one has the wrong hash.
-    pub(crate) fn note(&mut self, etag: Option<String>, read: &Result<(), Trouble>) {
-        if matches!(read, Err(Trouble::Changed)) {
-            self.changed = true;
-        }
+    /// Every later range has to be of the same object; whether this one showed that it is another. Of one that changed no
+    /// more is asked: mirrors that call the same bytes by different names are no reason to fail, and a chunk that is not the
+    /// right one has the wrong hash.
+    pub(crate) fn note(&mut self, etag: Option<String>, read: &Result<(), Trouble>) -> bool {
+        // Ranges that were asked for together did not know of one another.
+        let differs = matches!((&self.etag, &etag), (Some(before), Some(now)) if before != now);
+        let is_new = !self.changed && (differs || matches!(read, Err(Trouble::Changed)));
+        self.changed |= is_new;
         self.etag = if self.changed { None } else { self.etag.take().or(etag) };
+        is_new
     }
 }
 
@@ -101,7 +104,7 @@ impl Source {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk - run.first];
             let next = plan::runs_of(&self.manifest, run.file, missing).first().copied();
             let Some(next) = next else { return Ok(bytes) };
-            let (came, trouble) = self.fill(next, start, &mut bytes).await;
+            let (came, trouble) = self.fill(next, start, &mut bytes, watch).await;
             let mut gained = false;
             for chunk in next.first..next.end {
                 let place = file.chunks[chunk];
@@ -124,7 +127,7 @@ impl Source {
     }
 
     /// Reads a run to its place in `bytes`, which begin at `start` of the file; up to where it came.
-    async fn fill(&self, run: Run, start: u64, bytes: &mut [u8]) -> (u64, Option<Trouble>) {
+    async fn fill(&self, run: Run, start: u64, bytes: &mut [u8], watch: &Watch) -> (u64, Option<Trouble>) {
         let (from, len) = run.range(&self.manifest);
         let object = format!("{}{}", self.folder, self.manifest.files[run.file].path);
         let mut etag = self.lock()[run.file].etag.clone();
@@ -135,7 +138,9 @@ impl Source {
             Ok(())
         };
         let read = self.store.range(&object, (from, len), &mut etag, &mut take).await;
-        self.lock()[run.file].note(etag, &read);
+        if self.lock()[run.file].note(etag, &read) {
+            watch(&Event::Changed { path: self.manifest.files[run.file].path.to_string() });
+        }
         let came = start + at as u64;
         self.read.fetch_add(came - from, Ordering::Relaxed);
         (came, read.err())
@@ -164,10 +169,8 @@ pub(crate) fn consider(file: &File, trouble: Trouble, tries: u32, watch: &Watch)
     match trouble {
         Trouble::Stop(error) => Err(error),
         Trouble::Absent => Err(deleted(file)),
-        Trouble::Changed => {
-            watch(&Event::Changed { path: file.path.to_string() });
-            Ok(Duration::ZERO)
-        }
+        // It is asked for without a condition from now on.
+        Trouble::Changed => Ok(Duration::ZERO),
         Trouble::Again { why, .. } if tries >= TRIES => Err(gave_up(tries, &why)),
         Trouble::Again { why, after } => {
             watch(&Event::Again { why });

@@ -36,7 +36,7 @@ pub use folder::Folder;
 pub use objects::{Meta, Part, Put, Tag, Upload, When};
 pub use web::Base;
 
-pub(crate) use folder::read_small;
+pub(crate) use folder::{fresh_id, read_small};
 
 /// Of a version, in its folder.
 pub(crate) const MANIFEST: &str = ".outrigger/manifest.json";

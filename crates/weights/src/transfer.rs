@@ -280,7 +280,10 @@ impl Pull {
         let object = format!("{}/{}", self.folder, file.path);
         let mut etag = self.lock().seen[run.file].etag.clone();
         let read = self.source.range(&object, (from, len), &mut etag, &mut |piece| landing.take(piece)).await;
-        self.lock().seen[run.file].note(etag, &read);
+        if self.lock().seen[run.file].note(etag, &read) {
+            self.lock().report.changed_files += 1;
+            (self.watch)(&Event::Changed { path: file.path.to_string() });
+        }
         let came = landing.came;
         if read.is_ok() {
             self.pace.went(came.bytes);
@@ -312,10 +315,8 @@ impl Pull {
 
     /// Whether to ask again, and after what pause.
     fn consider(&self, file: &File, trouble: Trouble, tries: u32) -> Result<Duration, Error> {
-        match &trouble {
-            Trouble::Changed => self.lock().report.changed_files += 1,
-            Trouble::Again { .. } => self.lock().report.retries += 1,
-            _ => {}
+        if matches!(trouble, Trouble::Again { .. }) {
+            self.lock().report.retries += 1;
         }
         consider(file, trouble, tries, &self.watch)
     }

@@ -113,8 +113,13 @@ impl Uploads {
         Ok(())
     }
 
-    /// Everything is in its place.
-    pub(crate) fn remove(self) -> Result<(), Error> {
+    /// Whether there is nothing that another call could go on with.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// There is nothing left to go on with.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
         fs::remove_file(&self.path).map_err(|e| Error::io("remove", &self.path, &e))
     }
 }

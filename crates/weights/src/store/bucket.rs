@@ -234,6 +234,17 @@ impl Bucket {
                 "make it, or check its name and the endpoint".into(),
             );
         }
+        // What came was not what was sent, or the store was tired of waiting for it.
+        if matches!(
+            code,
+            "XAmzContentSHA256Mismatch" | "BadDigest" | "IncompleteBody" | "RequestTimeout" | "Md5Mismatch"
+        ) {
+            return again(format!("{object}: {said}"));
+        }
+        // Of an upload that is no more, or of a part that it does not have.
+        if matches!(code, "NoSuchUpload" | "InvalidPart" | "InvalidPartOrder" | "InvalidBlockList" | "InvalidBlockId") {
+            return Trouble::Absent;
+        }
         if code == "RequestTimeTooSkewed" {
             return stop(format!("{said}"), "set this machine's clock".into());
         }

@@ -264,7 +264,7 @@ fn plain(id: &str) -> Result<&str, Trouble> {
     if is_plain { Ok(id) } else { Err(Trouble::Absent) }
 }
 
-pub(super) fn fresh_id() -> Result<String, Trouble> {
+pub(crate) fn fresh_id() -> Result<String, Trouble> {
     let mut bytes = [0; 12];
     getrandom::fill(&mut bytes).map_err(|e| again(format!("no randomness: {e}")))?;
     Ok(crate::manifest::hex(&bytes))
