@@ -120,13 +120,13 @@ pub fn plan(scenario: &Scenario) -> Result<Plan, String> {
     })
 }
 
-/// Of a month, and of what is owed: sums of these still fit their type.
+/// Of a month, of what is owed and of full cover: sums of these still fit their type.
 const MOST: NanoUsd = NanoUsd(1_000_000_000_000_000_000);
 
 fn priced(world: &World<'_>, design: Design) -> Choice {
     let scenario = world.scenario;
     let (evaluated, infeasible) = match world.evaluate(&design, Ask::default()) {
-        Ok(done) if done.total.max(done.liability) >= MOST => {
+        Ok(done) if done.total.max(done.liability).max(done.cover.unwrap_or_default()) >= MOST => {
             let most = dollars(MOST);
             (None, Some(format!("money: more than {most} is not counted; is a unit wrong?")))
         }

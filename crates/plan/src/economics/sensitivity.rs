@@ -101,7 +101,8 @@ pub(super) fn flips(world: &World<'_>, today: &Choice, choice: &Choice) -> Vec<F
         let factors = input.at(at);
         // Today has as many GPUs as it has; their price, people, tokens and egress move with the input.
         let (then, now) = (all_in(choice, factors, Some(&done.bases)), all_in(today, factors, None));
-        then.zip(now).is_none_or(|(then, now)| (then < now) != is_worth)
+        // What cannot be run beats nothing.
+        then.zip(now).is_some_and(|(then, now)| then < now) != is_worth
     };
     let mut flips: Vec<Flip> = Vec::new();
     for input in Input::ALL {

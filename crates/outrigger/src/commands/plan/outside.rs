@@ -66,7 +66,8 @@ impl Seen {
             self.windows.resize(window + 1, 0);
         }
         self.windows[window] += 1;
-        let gap = at - self.last;
+        // Nobody knows how long it was before the first.
+        let gap = if self.requests > 0.0 { at - self.last } else { 0.0 };
         (self.last, self.gap, self.gap_squared) = (at, self.gap + gap, self.gap_squared + gap * gap);
         self.requests += 1.0;
         self.prompt += prompt;
@@ -93,13 +94,16 @@ impl Seen {
             Level { seconds, micro_rps: (*count as f64 / seconds as f64 * 1e6).round() as u64 }
         };
         let mean = |sum: f64| sum / self.requests;
-        let cv = |sum: f64, squared: f64| ((mean(squared) - mean(sum).powi(2)).max(0.0)).sqrt() / mean(sum).max(1e-9);
+        let cv = |n: f64, sum: f64, squared: f64| {
+            let mean = sum / n;
+            (squared / n - mean * mean).max(0.0).sqrt() / mean.max(1e-9)
+        };
         Ok(TraceShape {
             levels: self.windows.iter().enumerate().map(level).collect(),
             prompt_milli: (mean(self.prompt) * 1e3).round() as u64,
             output_milli: (mean(self.output) * 1e3).round().max(1.0) as u64,
-            output_cv: cv(self.output, self.output_squared),
-            arrival_cv: cv(self.gap, self.gap_squared),
+            output_cv: cv(self.requests, self.output, self.output_squared),
+            arrival_cv: cv(self.requests - 1.0, self.gap, self.gap_squared),
         })
     }
 }
