@@ -174,7 +174,7 @@ mod tests {
         cut::Chunker,
         gc::{self, Rules, Why},
         manifest::{Chunk, File},
-        store::conformance::memory,
+        store::conformance::{memory, memory_that_yields},
     };
 
     const MODEL: &str = "a/b";
@@ -250,33 +250,55 @@ mod tests {
         assert!(is_whole(&store, &manifest, &digest).await, "the mark of a gc that was killed stays for ever");
     }
 
-    /// Whatever the steps of both are between each other, what the ref names is whole when both have ended.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn gc_and_a_move_at_once_leave_the_ref_on_a_whole_version() {
-        let scratch = store::conformance::Scratch::new();
-        let rules = Rules { keep: 0, older_than: Duration::ZERO, dry_run: false, state: scratch.0.clone() };
-        let (mut moved, mut collected) = (0, 0);
-        for round in 0..400_u32 {
-            let store = memory();
-            let (first, old) = put_version(&store, "old").await;
-            let (second, new) = put_version(&store, "new").await;
-            let wanted = main_of(&first.model);
-            rollback(&store, &wanted, old).await.unwrap();
-            let other = {
-                let (store, rules) = (store.clone(), rules.clone());
-                tokio::spawn(async move { gc::collect(&store, &rules, u64::MAX).await.unwrap() })
-            };
-            for _ in 0..round % 40 {
-                tokio::task::yield_now().await;
+    /// Runs two pieces of work to their ends, a step of the one or the other at a time, as `seed` has it.
+    fn between_each_other<A, B>(a: impl Future<Output = A>, b: impl Future<Output = B>, mut seed: u64) -> (A, B) {
+        let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
+        let (mut of_a, mut of_b) = (None, None);
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        loop {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let first = (seed >> 33).is_multiple_of(2);
+            if of_a.is_none() && (first || of_b.is_some()) {
+                if let std::task::Poll::Ready(done) = a.as_mut().poll(&mut cx) {
+                    of_a = Some(done);
+                }
+            } else if of_b.is_none()
+                && let std::task::Poll::Ready(done) = b.as_mut().poll(&mut cx)
+            {
+                of_b = Some(done);
             }
-            let outcome = rollback(&store, &wanted, new).await;
-            let gone = other.await.unwrap();
-            let named = store.resolve(&first.model, &RefName::default()).await.unwrap().unwrap();
-            let manifest = if named == old { &first } else { &second };
-            assert!(is_whole(&store, manifest, &named).await, "round {round}: {outcome:?} {gone:?}");
-            moved += u32::from(outcome.is_ok());
-            collected += u32::from(gone.gone.iter().any(|gone| gone.why == Why::Unnamed));
+            if let (Some(_), Some(_)) = (&of_a, &of_b) {
+                return (of_a.unwrap(), of_b.unwrap());
+            }
         }
-        assert!(moved > 0 && collected > 0, "they never met: {moved} {collected}");
+    }
+
+    fn alone<T>(work: impl Future<Output = T>) -> T {
+        between_each_other(work, std::future::ready(()), 0).0
+    }
+
+    /// Whatever the steps of the two are between each other, what the ref names is whole when both have ended.
+    #[test]
+    fn gc_and_a_move_at_once_leave_the_ref_on_a_whole_version() {
+        let rules = Rules { keep: 0, older_than: Duration::ZERO, dry_run: false, state: "/none".into() };
+        let (mut moved, mut told, mut gave_way) = (0, 0, 0);
+        for seed in 0..6_000 {
+            let store = memory_that_yields();
+            let (first, old) = alone(put_version(&store, "old"));
+            let (second, new) = alone(put_version(&store, "new"));
+            let wanted = main_of(&first.model);
+            alone(rollback(&store, &wanted, old)).unwrap();
+            let (gone, outcome) =
+                between_each_other(gc::collect(&store, &rules, u64::MAX), rollback(&store, &wanted, new), seed);
+            let gone = gone.unwrap().gone;
+            let named = alone(store.resolve(&first.model, &RefName::default())).unwrap().unwrap();
+            let manifest = if named == old { &first } else { &second };
+            assert!(alone(is_whole(&store, manifest, &named)), "seed {seed}: {outcome:?} {gone:?}");
+            assert_eq!(outcome.is_ok(), named == new, "seed {seed}: {outcome:?}");
+            moved += u32::from(outcome.is_ok());
+            told += u32::from(outcome.is_err());
+            gave_way += u32::from(gone.iter().any(|gone| gone.why == Why::NamedMeanwhile));
+        }
+        assert!(moved > 100 && told > 100 && gave_way > 10, "they hardly met: {moved} {told} {gave_way}");
     }
 }

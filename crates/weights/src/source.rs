@@ -16,7 +16,7 @@ use crate::{
     budget::{Meter, Over},
     manifest::File,
     plan::{self, Run},
-    store::trouble::{Trouble, gave_up, pause},
+    store::trouble::{Trouble, again, gave_up, pause},
     transfer::{Event, Watch},
 };
 
@@ -154,7 +154,16 @@ impl Source {
             at += piece.len();
             Ok(())
         };
-        let read = self.store.range(&object, (from, len), &mut etag, &mut take).await;
+        let read = match &self.store {
+            // A disk keeps a thread waiting, which must not be one that others wait for.
+            Store::Folder(folder) => {
+                let folder = folder.clone();
+                let read = tokio::task::spawn_blocking(move || folder.read(&object, (from, len))).await;
+                let read = read.unwrap_or_else(|e| Err(again(format!("a thread ended: {e}"))));
+                read.and_then(|bytes| take(&bytes).map_err(Trouble::Stop))
+            }
+            store => store.range(&object, (from, len), &mut etag, &mut take).await,
+        };
         if self.lock()[run.file].note(etag, &read) {
             watch(&Event::Changed { path: self.manifest.files[run.file].path.to_string() });
         }

@@ -3,13 +3,28 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::memory::InMemory;
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartId, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    memory::InMemory,
+    multipart::{MultipartStore, PartId},
+    path::Path,
+};
 use outrigger_fakes::{
     FakeStore, StoreOptions,
     store::{StoreFault, StoreFaultKind},
 };
 
-use super::{Bucket, Folder, Part, Put, Store, Upload, When, bucket::Parts, trouble::Trouble};
+use super::{
+    Bucket, Folder, Part, Put, Store, Upload, When,
+    bucket::Parts,
+    provider::{Side, of_side},
+    trouble::Trouble,
+};
 
 /// S3 has no part but the last below 5 MiB.
 const PART: usize = 5 << 20;
@@ -173,14 +188,106 @@ async fn all(store: &Store) {
 }
 
 pub(crate) fn memory() -> Store {
+    of_provider(Arc::new(InMemory::new()))
+}
+
+/// One that lets others do something before each thing that it does.
+pub(crate) fn memory_that_yields() -> Store {
+    of_provider(Arc::new(Yielding(InMemory::new())))
+}
+
+fn of_provider(provider: Arc<dyn super::bucket::Provider>) -> Store {
     Store::Bucket(Bucket::new(Parts {
-        provider: Arc::new(InMemory::new()),
+        provider,
         url: "memory://bucket/some/prefix".into(),
         name: "bucket".into(),
         prefix: "some/prefix".into(),
         variables: "nothing",
         longest_copy: u64::MAX,
     }))
+}
+
+#[derive(Debug)]
+struct Yielding(InMemory);
+
+/// Comes back at the second call.
+async fn turn() {
+    let mut asked = false;
+    std::future::poll_fn(|cx| {
+        cx.waker().wake_by_ref();
+        if std::mem::replace(&mut asked, true) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+}
+
+impl std::fmt::Display for Yielding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+type Theirs<T> = object_store::Result<T>;
+
+#[async_trait::async_trait]
+impl ObjectStore for Yielding {
+    async fn put_opts(&self, to: &Path, payload: PutPayload, options: PutOptions) -> Theirs<PutResult> {
+        turn().await;
+        self.0.put_opts(to, payload, options).await
+    }
+
+    async fn put_multipart_opts(&self, to: &Path, options: PutMultipartOptions) -> Theirs<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(to, options).await
+    }
+
+    async fn get_opts(&self, from: &Path, options: GetOptions) -> Theirs<GetResult> {
+        turn().await;
+        self.0.get_opts(from, options).await
+    }
+
+    fn delete_stream(&self, all: BoxStream<'static, Theirs<Path>>) -> BoxStream<'static, Theirs<Path>> {
+        let all = all.then(|path| async {
+            turn().await;
+            path
+        });
+        self.0.delete_stream(all.boxed())
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Theirs<ObjectMeta>> {
+        let (listed, store) = (prefix.cloned(), self.0.clone());
+        let later = async move {
+            turn().await;
+            store.list(listed.as_ref())
+        };
+        stream::once(later).flatten().boxed()
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Theirs<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Theirs<()> {
+        turn().await;
+        self.0.copy_opts(from, to, options).await
+    }
+}
+
+#[async_trait::async_trait]
+impl MultipartStore for Yielding {
+    async fn create_multipart(&self, path: &Path) -> Theirs<MultipartId> {
+        self.0.create_multipart(path).await
+    }
+
+    async fn put_part(&self, path: &Path, id: &MultipartId, number: usize, data: PutPayload) -> Theirs<PartId> {
+        self.0.put_part(path, id, number, data).await
+    }
+
+    async fn complete_multipart(&self, path: &Path, id: &MultipartId, parts: Vec<PartId>) -> Theirs<PutResult> {
+        self.0.complete_multipart(path, id, parts).await
+    }
+
+    async fn abort_multipart(&self, path: &Path, id: &MultipartId) -> Theirs<()> {
+        self.0.abort_multipart(path, id).await
+    }
 }
 
 /// A folder that goes with the test.
@@ -323,4 +430,19 @@ fn credentials_that_are_missing_are_named() {
     check("az://c", &[("AZURE_STORAGE_ACCOUNT_NAME", "a")], &["AZURE_STORAGE_ACCOUNT_KEY is not set"]);
     check("ftp://b", &[], &["is not the address of a store"]);
     check("https://user:pw@host/x", &[], &["are not sent"]);
+}
+
+#[test]
+fn each_side_of_a_replication_may_have_its_own_account() {
+    let set = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), format!("of {name}"))).collect::<Vec<_>>();
+    let shared = ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"];
+    let both = set(&[&shared[..], &["TO_AWS_ACCESS_KEY_ID"]].concat());
+    let ask = |side, name, variables: &[(String, String)]| of_side(side, name, variables).unwrap_or_default();
+    assert_eq!(ask(Side::From, "AWS_ACCESS_KEY_ID", &both), "of AWS_ACCESS_KEY_ID");
+    assert_eq!(ask(Side::Only, "AWS_ACCESS_KEY_ID", &both), "of AWS_ACCESS_KEY_ID");
+    assert_eq!(ask(Side::To, "AWS_ACCESS_KEY_ID", &both), "of TO_AWS_ACCESS_KEY_ID");
+    // Nothing of the other account.
+    assert_eq!(ask(Side::To, "AWS_SESSION_TOKEN", &both), "");
+    assert_eq!(ask(Side::To, "GOOGLE_APPLICATION_CREDENTIALS", &both), "of GOOGLE_APPLICATION_CREDENTIALS");
+    assert_eq!(of_side(Side::Only, "AWS_REGION", &[("AWS_REGION".into(), String::new())]), None);
 }

@@ -77,6 +77,16 @@ impl Folder {
         Ok(())
     }
 
+    /// A range, in memory.
+    pub(crate) fn read(&self, object: &str, range: (u64, u64)) -> Result<Vec<u8>, Trouble> {
+        let mut bytes = Vec::with_capacity(usize::try_from(range.1).unwrap_or_default());
+        self.range(object, range, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
     pub(crate) fn whole(&self, object: &str, limit: usize) -> Result<(Vec<u8>, Tag), Trouble> {
         let bytes = read_small(&self.place(object), limit)?.ok_or(Trouble::Absent)?;
         let tag = tag_of(&bytes);
