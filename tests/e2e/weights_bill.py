@@ -141,6 +141,10 @@ def a_price_has_to_be_known():
     assert "--source-cloud" in refused()
     assert "does not know what egress out of nowhere costs" in refused("--source-cloud", "nowhere")
     assert "is no amount of US dollars" in refused("--egress-usd-per-gb=-1")
+    # A bucket says its cloud, unless it has another endpoint.
+    command = [weights.BIN, "weights", "pull", NAME, "--from", "s3://b/x", "--to", path("none"), "--max-egress-usd", "1"]
+    elsewhere = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    assert elsewhere.returncode == 2 and "does not say which cloud" in elsewhere.stderr, elsewhere.stderr
     # AWS: 0.09 a GB.
     nginx, most = Nginx(), 40 * MIB
     done = run("pull", NAME, "--from", nginx.url, "--to", path("budget-aws"), "--source-cloud", "aws", "--max-egress-usd", f"{most * 0.09 / 1e9:.9f}", expect=1)

@@ -9,6 +9,7 @@ use outrigger_core::{
 use outrigger_weights::{
     Error, Store, Wanted,
     preview::{self, Preview},
+    store::Side,
 };
 use serde_json::{Value, json};
 
@@ -91,14 +92,14 @@ pub(super) async fn run(args: Args) -> Exit {
 }
 
 async fn bill(args: &Args) -> Result<Bill, Error> {
-    let from = Store::parse(&args.from)?;
     let mut edges = Vec::new();
     for to in &args.to {
         let is_store = to.contains("://");
         let preview = if is_store {
-            preview::of_replication(&from, &args.wanted, &Store::parse(to)?).await?
+            let (from, to) = (Store::parse_as(Side::From, &args.from)?, Store::parse_as(Side::To, to)?);
+            preview::of_replication(&from, &args.wanted, &to).await?
         } else {
-            preview::of_pull(&from, &args.wanted, Path::new(to), &args.reuse).await?
+            preview::of_pull(&Store::parse(&args.from)?, &args.wanted, Path::new(to), &args.reuse).await?
         };
         edges.push(Edge { to: to.clone(), is_store, preview, usd: None });
     }

@@ -75,12 +75,17 @@ impl Price {
     }
 }
 
+/// Variables that name the endpoint of a bucket that is read from.
+const ENDPOINTS: [&str; 4] =
+    ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "FROM_AWS_ENDPOINT_URL", "FROM_AWS_ENDPOINT_URL_S3"];
+
 /// The cloud that an address names. A bucket behind another endpoint may be anybody's.
 pub(super) fn cloud_of(store: &str) -> Option<&'static str> {
     let scheme = store.split("://").next()?;
-    let elsewhere = |name: &str| std::env::var(name).is_ok_and(|url| !url.is_empty() && !url.contains("amazonaws.com"));
+    let elsewhere =
+        |name: &&str| std::env::var(name).is_ok_and(|url| !url.is_empty() && !url.contains("amazonaws.com"));
     match scheme {
-        "s3" if elsewhere("AWS_ENDPOINT_URL") || elsewhere("AWS_ENDPOINT_URL_S3") || elsewhere("AWS_ENDPOINT") => None,
+        "s3" if ENDPOINTS.iter().any(elsewhere) => None,
         "s3" => Some("aws"),
         "gs" => Some("gcp"),
         "az" => Some("azure"),
