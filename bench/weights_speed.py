@@ -307,13 +307,32 @@ def sparse(gib):
     return size
 
 
+class Holes(threading.Thread):
+    """Gives the room of zeros that were written back at once, so that a file of 16 GiB needs none. They are read as zeros still."""
+
+    def __init__(self, folder, size):
+        super().__init__(daemon=True)
+        self.folder, self.size, self.over = os.path.join(folder, ".outrigger", "parts"), size, threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.over.wait(0.2):
+            names = os.listdir(self.folder) if os.path.isdir(self.folder) else []
+            for name in names:
+                part = os.path.join(self.folder, name)
+                subprocess.run(["fallocate", "--punch-hole", "--offset", "0", "--length", str(self.size), part], stderr=subprocess.DEVNULL)
+
+
 def memory(options):
     found = {}
     for gib in (2, options.sparse_gib):
         size = sparse(gib)
         nginx = rig.Nginx()
         to = rig.path("to")
+        holes = Holes(to, size)
         cpu, rate, found[gib] = measured(ours(nginx.url)(to), size)
+        holes.over.set()
+        holes.join()
         assert os.path.getsize(os.path.join(to, "zeros.bin")) == size
         print(f"{gib} GiB of zeros from nginx: {cpu:.2f} CPU-s/GiB, {rate:.0f} MiB/s, peak {found[gib]:.0f} MiB", flush=True)
         shutil.rmtree(to)
