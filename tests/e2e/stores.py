@@ -41,8 +41,9 @@ def run(store, *args, expect=0, **more):
     return done
 
 
-def started(store, *args):
-    return subprocess.Popen([BIN, "weights", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(store))
+def started(store, *args, **more):
+    pipe = subprocess.PIPE
+    return subprocess.Popen([BIN, "weights", *args], stdout=pipe, stderr=pipe, text=True, env=environment(store, **more))
 
 
 def new_store():
@@ -131,9 +132,11 @@ def killed_replication_goes_on():
     digest = last_line(add(source))["digest"]
     taken = came(source)[1]
     target.fault("slow", operation="UploadPart", bytes_per_second=30 * MIB)
-    # One endpoint serves one side; the other is the same bucket as a folder, or over http.
-    url = f"{source.url}/bucket/w"
-    pushing = started(target, "replicate", NAME, "--from", url, "--to", "s3://bucket/w")
+    # Two endpoints, and two accounts: what is `usual` leads nowhere.
+    sides = {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1", "FROM_AWS_ENDPOINT_URL": source.url, "TO_AWS_ENDPOINT_URL": target.url}
+    sides |= {f"{side}_AWS_{name}": side for side in ("FROM", "TO") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
+    url = "s3://bucket/w"
+    pushing = started(target, "replicate", NAME, "--from", url, "--to", "s3://bucket/w", **sides)
     journal = path("state", "outrigger", "uploads", "*")
     while pushing.poll() is None and not any('"event":"part"' in open(f).read() for f in glob.glob(journal)):
         time.sleep(0.002)
@@ -142,7 +145,7 @@ def killed_replication_goes_on():
     pushing.stdout.close()
     pushing.stderr.close()
     target.heal()
-    done = last_line(run(target, "replicate", NAME, "--from", url, "--to", "s3://bucket/w", "--json"))
+    done = last_line(run(target, "replicate", NAME, "--from", url, "--to", "s3://bucket/w", "--json", **sides))
     assert done["digest"] == digest
     whole_at(target, digest)
     resent, reread = came(target)[0] - model_bytes(), came(source)[1] - taken - model_bytes()
@@ -150,7 +153,8 @@ def killed_replication_goes_on():
     assert 0 <= resent <= MOST_RESENT + 100_000 and 0 <= reread <= MOST_RESENT + 96 * MIB, (resent, reread)
     print(f"bar: a killed replication sends {resent / MIB:.1f} MiB again and reads {reread / MIB:.1f} MiB again")
     known = came(source)[1]
-    assert last_line(run(target, "replicate", NAME, "--from", url, "--to", "s3://bucket/w", "--json"))["known"] is True
+    over_http = f"{source.url}/bucket/w"
+    assert last_line(run(target, "replicate", NAME, "--from", over_http, "--to", "s3://bucket/w", "--json"))["known"] is True
     assert came(source)[1] == known
     run(target, "replicate", NAME, "--from", "s3://bucket/w", "--to", f"file://{path('copied')}")
     assert last_line(run(None, "verify", NAME, "--from", f"file://{path('copied')}", "--json"))["ok"] is True

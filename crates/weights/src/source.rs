@@ -127,17 +127,31 @@ impl Source {
     }
 
     /// Reads a run to its place in `bytes`, which begin at `start` of the file; up to where it came.
-    async fn fill(&self, run: Run, start: u64, bytes: &mut [u8], watch: &Watch) -> (u64, Option<Trouble>) {
+    async fn fill(&self, run: Run, start: u64, bytes: &mut Vec<u8>, watch: &Watch) -> (u64, Option<Trouble>) {
         let (from, len) = run.range(&self.manifest);
         let object = format!("{}{}", self.folder, self.manifest.files[run.file].path);
         let mut etag = self.lock()[run.file].etag.clone();
         let mut at = usize::try_from(from - start).unwrap_or_default();
-        let mut take = |piece: &[u8]| {
-            bytes[at..at + piece.len()].copy_from_slice(piece);
-            at += piece.len();
-            Ok(())
+        let read = match &self.store {
+            // A disk keeps a thread waiting, which must not be one that others wait for.
+            Store::Folder(folder) => {
+                let (folder, mut lent) = (folder.clone(), std::mem::take(bytes));
+                let read = tokio::task::spawn_blocking(move || {
+                    let mut at = at;
+                    let read = folder.range(&object, (from, len), &mut |piece| put(&mut lent, &mut at, piece));
+                    (lent, at, read)
+                });
+                let Ok((lent, came, read)) = read.await else {
+                    return (
+                        from,
+                        Some(Trouble::Stop(Error::environment("a thread ended", "run the same command again"))),
+                    );
+                };
+                (*bytes, at) = (lent, came);
+                read
+            }
+            store => store.range(&object, (from, len), &mut etag, &mut |piece| put(bytes, &mut at, piece)).await,
         };
-        let read = self.store.range(&object, (from, len), &mut etag, &mut take).await;
         if self.lock()[run.file].note(etag, &read) {
             watch(&Event::Changed { path: self.manifest.files[run.file].path.to_string() });
         }
@@ -158,6 +172,12 @@ impl Source {
         watch(&Event::Wrong { path: file.path.to_string(), offset: place.offset, len: place.len });
         if times < WRONG { Ok(()) } else { Err(damaged(file, chunk, times)) }
     }
+}
+
+fn put(bytes: &mut [u8], at: &mut usize, piece: &[u8]) -> Result<(), Error> {
+    bytes[*at..*at + piece.len()].copy_from_slice(piece);
+    *at += piece.len();
+    Ok(())
 }
 
 pub(crate) fn changed(path: &str) -> Error {

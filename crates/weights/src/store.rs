@@ -34,6 +34,7 @@ mod web;
 pub use bucket::Bucket;
 pub use folder::Folder;
 pub use objects::{Meta, Part, Put, Tag, Upload, When};
+pub use provider::Side;
 pub use web::Base;
 
 pub(crate) use folder::{fresh_id, read_small};
@@ -76,7 +77,13 @@ pub struct Listed {
 impl Store {
     /// The store at an address. Buckets take their credentials from the environment.
     pub fn parse(url: &str) -> Result<Self, Error> {
-        Self::parse_in(url, &provider::variable)
+        Self::parse_as(Side::Only, url)
+    }
+
+    /// One of two stores, which may have variables of its own.
+    pub fn parse_as(side: Side, url: &str) -> Result<Self, Error> {
+        let variables = provider::variables();
+        Self::parse_in(url, &|name| provider::of_side(side, name, &variables))
     }
 
     fn parse_in(url: &str, environment: provider::Environment) -> Result<Self, Error> {

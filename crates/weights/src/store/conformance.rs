@@ -19,7 +19,12 @@ use outrigger_fakes::{
     store::{StoreFault, StoreFaultKind},
 };
 
-use super::{Bucket, Folder, Part, Put, Store, Upload, When, bucket::Parts, trouble::Trouble};
+use super::{
+    Bucket, Folder, Part, Put, Store, Upload, When,
+    bucket::Parts,
+    provider::{Side, of_side},
+    trouble::Trouble,
+};
 
 /// S3 has no part but the last below 5 MiB.
 const PART: usize = 5 << 20;
@@ -425,4 +430,19 @@ fn credentials_that_are_missing_are_named() {
     check("az://c", &[("AZURE_STORAGE_ACCOUNT_NAME", "a")], &["AZURE_STORAGE_ACCOUNT_KEY is not set"]);
     check("ftp://b", &[], &["is not the address of a store"]);
     check("https://user:pw@host/x", &[], &["are not sent"]);
+}
+
+#[test]
+fn each_side_of_a_replication_may_have_its_own_account() {
+    let set = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), format!("of {name}"))).collect::<Vec<_>>();
+    let shared = ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS"];
+    let both = set(&[&shared[..], &["TO_AWS_ACCESS_KEY_ID"]].concat());
+    let ask = |side, name, variables: &[(String, String)]| of_side(side, name, variables).unwrap_or_default();
+    assert_eq!(ask(Side::From, "AWS_ACCESS_KEY_ID", &both), "of AWS_ACCESS_KEY_ID");
+    assert_eq!(ask(Side::Only, "AWS_ACCESS_KEY_ID", &both), "of AWS_ACCESS_KEY_ID");
+    assert_eq!(ask(Side::To, "AWS_ACCESS_KEY_ID", &both), "of TO_AWS_ACCESS_KEY_ID");
+    // Nothing of the other account.
+    assert_eq!(ask(Side::To, "AWS_SESSION_TOKEN", &both), "");
+    assert_eq!(ask(Side::To, "GOOGLE_APPLICATION_CREDENTIALS", &both), "of GOOGLE_APPLICATION_CREDENTIALS");
+    assert_eq!(of_side(Side::Only, "AWS_REGION", &[("AWS_REGION".into(), String::new())]), None);
 }

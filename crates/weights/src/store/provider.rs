@@ -1,5 +1,8 @@
 //! Which bucket a URL means, and who we are there: by the variables that the provider's own tools read, and by nothing else.
 //!
+//! Where both stores of a replication are of one provider and not of one account, each side has variables of its own: the
+//! same names behind `FROM_` or `TO_`.
+//!
 //! No metadata service is asked and no file in a home directory is read: on a machine of a cloud that is not the bucket's,
 //! either would find the wrong identity, or none, after a timeout. What is missing is said before anything is sent.
 
@@ -24,9 +27,41 @@ const LONGEST_S3_COPY: u64 = 5 << 30;
 /// Reads a variable; one that is set to nothing is not set.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// Which of two stores, where there are two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Only,
+    From,
+    To,
+}
+
+impl Side {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Only => "",
+            Self::From => "FROM_",
+            Self::To => "TO_",
+        }
+    }
+}
+
+/// What a variable is for one side. With any of its own for a provider, nothing of the other's is used there: a key of one
+/// account beside the token of another would be an identity that nobody has.
+pub(super) fn of_side(side: Side, name: &str, variables: &[(String, String)]) -> Option<String> {
+    let prefix = side.prefix();
+    let provider = name.split_once('_').map_or(name, |(provider, _)| provider);
+    let own = format!("{prefix}{provider}_");
+    let has_own = !prefix.is_empty() && variables.iter().any(|(name, _)| name.starts_with(&own));
+    let name = if has_own { format!("{prefix}{name}") } else { name.to_owned() };
+    let found = variables.iter().find(|(known, value)| *known == name && !value.is_empty());
+    found.map(|(_, value)| value.clone())
+}
+
 /// The process's own.
-pub(crate) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+pub(super) fn variables() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// The bucket of `s3://`, `gs://` or `az://`; `None` when the URL is of none of them.

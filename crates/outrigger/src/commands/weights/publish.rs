@@ -10,6 +10,7 @@ use outrigger_weights::{
     publish::Published,
     refs,
     replicate::{self, Replicated},
+    store::Side,
     uploads,
 };
 use serde_json::{Value, json};
@@ -40,7 +41,7 @@ pub(super) struct AddArgs {
 }
 
 /// Bring a version from one store into another, hashed on the way. Killed at any moment, it goes on where it was when it is
-/// called again.
+/// called again. Where the stores are of one provider and two accounts, put FROM_ or TO_ before the variables of a side.
 #[derive(Debug, clap::Args)]
 pub(super) struct ReplicateArgs {
     /// Which model, and which ref or version of it: `main` if nothing is said.
@@ -186,7 +187,7 @@ pub(super) async fn replicate(args: ReplicateArgs) -> Exit {
     let ReplicateArgs { wanted, from, to, reference, state, json } = args;
     let progress = Progress::to_stderr(false);
     let replicated = async {
-        let (from, to) = (Store::parse(&from)?, Store::parse(&to)?);
+        let (from, to) = (Store::parse_as(Side::From, &from)?, Store::parse_as(Side::To, &to)?);
         let replicate = replicate::Replicate { wanted: wanted.clone(), reference, state: state.folder()? };
         let sending = progress.clone();
         let watch = Arc::new(move |event: &_| sending.event(event));
