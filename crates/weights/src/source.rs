@@ -138,7 +138,10 @@ impl Source {
                 let (folder, mut lent) = (folder.clone(), std::mem::take(bytes));
                 let read = tokio::task::spawn_blocking(move || {
                     let mut at = at;
-                    let read = folder.range(&object, (from, len), &mut |piece| put(&mut lent, &mut at, piece));
+                    let read = folder.range(&object, (from, len), &mut |piece| {
+                        put(&mut lent, &mut at, piece);
+                        Ok(())
+                    });
                     (lent, at, read)
                 });
                 let Ok((lent, came, read)) = read.await else {
@@ -150,7 +153,13 @@ impl Source {
                 (*bytes, at) = (lent, came);
                 read
             }
-            store => store.range(&object, (from, len), &mut etag, &mut |piece| put(bytes, &mut at, piece)).await,
+            store => {
+                let mut take = |piece: &[u8]| {
+                    put(bytes, &mut at, piece);
+                    Ok(())
+                };
+                store.range(&object, (from, len), &mut etag, &mut take).await
+            }
         };
         if self.lock()[run.file].note(etag, &read) {
             watch(&Event::Changed { path: self.manifest.files[run.file].path.to_string() });
@@ -174,10 +183,10 @@ impl Source {
     }
 }
 
-fn put(bytes: &mut [u8], at: &mut usize, piece: &[u8]) -> Result<(), Error> {
+/// A piece to its place; no store gives more than was asked for.
+fn put(bytes: &mut [u8], at: &mut usize, piece: &[u8]) {
     bytes[*at..*at + piece.len()].copy_from_slice(piece);
     *at += piece.len();
-    Ok(())
 }
 
 pub(crate) fn changed(path: &str) -> Error {

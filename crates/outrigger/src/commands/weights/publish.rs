@@ -18,8 +18,9 @@ use serde_json::{Value, json};
 use super::{failed, progress, progress::Progress, summary};
 use crate::commands::{Exit, write_out};
 
-/// Put a model's directory into a store as a new version, and point a ref to it. Killed at any moment, it goes on where it
-/// was when it is called again.
+/// Put a model's directory into a store as a new version, and point a ref to it.
+///
+/// Killed at any moment, it goes on where it was when it is called again.
 #[derive(Debug, clap::Args)]
 pub(super) struct AddArgs {
     /// The directory, as the hub's client leaves it.
@@ -40,8 +41,10 @@ pub(super) struct AddArgs {
     json: bool,
 }
 
-/// Bring a version from one store into another, hashed on the way. Killed at any moment, it goes on where it was when it is
-/// called again. Where the stores are of one provider and two accounts, put FROM_ or TO_ before the variables of a side.
+/// Bring a version from one store into another, hashed on the way.
+///
+/// Killed at any moment, it goes on where it was when it is called again. Where the stores are of one provider and two
+/// accounts, put FROM_ or TO_ before the variables of a side, as in TO_AWS_ACCESS_KEY_ID.
 #[derive(Debug, clap::Args)]
 pub(super) struct ReplicateArgs {
     /// Which model, and which ref or version of it: `main` if nothing is said.
