@@ -143,7 +143,7 @@ def a_price_has_to_be_known():
     assert "is no amount of US dollars" in refused("--egress-usd-per-gb=-1")
     # A bucket says its cloud, unless it has another endpoint.
     command = [weights.BIN, "weights", "pull", NAME, "--from", "s3://b/x", "--to", path("none"), "--max-egress-usd", "1"]
-    elsewhere = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    elsewhere = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"})
     assert elsewhere.returncode == 2 and "does not say which cloud" in elsewhere.stderr, elsewhere.stderr
     # AWS: 0.09 a GB.
     nginx, most = Nginx(), 40 * MIB
