@@ -19,6 +19,7 @@ pub mod diff;
 mod disk;
 pub mod error;
 pub mod gc;
+pub mod hub_cache;
 pub mod journal;
 pub mod manifest;
 mod pace;

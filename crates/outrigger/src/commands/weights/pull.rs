@@ -3,7 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use outrigger_weights::{
-    Digest, Error, Store, Wanted, signing,
+    Digest, Error, Store, Wanted, hub_cache,
+    path::Version,
+    signing,
     transfer::{self, Options, Report},
 };
 use serde_json::json;
@@ -25,8 +27,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "STORE")]
     from: String,
     /// The directory: empty, or new, or of a pull of this very version.
-    #[arg(long, value_name = "DIR")]
-    to: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "hf_cache")]
+    to: Option<PathBuf>,
+    /// Instead of --to: into the cache of the hub's client (~/.cache/huggingface/hub), where engines find it by its name with
+    /// HF_HUB_OFFLINE=1. Other versions there are reused.
+    #[arg(long, value_name = "DIR", conflicts_with = "to")]
+    hf_cache: Option<PathBuf>,
     /// Only what this public key has signed; nothing is fetched before that is known.
     #[arg(long, value_name = "PEM")]
     key: Option<PathBuf>,
@@ -46,8 +52,8 @@ pub(super) async fn run(args: Args) -> Exit {
     let pulled = pull(&args, &progress).await;
     progress.clear();
     match pulled {
-        Ok((digest, report)) if args.json => write_out(&format!("{}\n", as_json(&args, digest, &report))),
-        Ok((digest, report)) => write_out(&as_words(&args, digest, &report)),
+        Ok(pulled) if args.json => write_out(&format!("{}\n", as_json(&pulled))),
+        Ok(pulled) => write_out(&as_words(&args.wanted, &pulled)),
         Err(error) => {
             if args.json {
                 write_out(&format!("{}\n", json!({"event": "error", "message": error.message, "help": error.help})));
@@ -57,19 +63,40 @@ pub(super) async fn run(args: Args) -> Exit {
     }
 }
 
-async fn pull(args: &Args, progress: &Progress) -> Result<(Digest, Report), Error> {
+/// A version in its place.
+struct Pulled {
+    dir: PathBuf,
+    digest: Digest,
+    report: Report,
+}
+
+async fn pull(args: &Args, progress: &Progress) -> Result<Pulled, Error> {
     let store = Store::parse(&args.from)?;
-    let options = Options {
+    let mut options = Options {
         key: args.key.as_deref().map(signing::public_key).transpose()?,
         reuse: args.reuse.clone(),
         budget: args.limit.budget(&args.from)?,
     };
     let watch = progress.clone();
-    transfer::pull(&store, &args.wanted, &args.to, options, Arc::new(move |event| watch.event(event))).await
+    let watch = Arc::new(move |event: &_| watch.event(event));
+    let Some(cache) = &args.hf_cache else {
+        let dir = args.to.clone().unwrap_or_default();
+        let (digest, report) = transfer::pull(&store, &args.wanted, &dir, options, watch).await?;
+        return Ok(Pulled { dir, digest, report });
+    };
+    // The directory is called by the version, which therefore has to be known first, and to stay the same.
+    let Wanted { model, version } = &args.wanted;
+    let digest = store.find(&args.wanted).await?.digest;
+    let (dir, others) = (hub_cache::snapshot(cache, model, &digest), hub_cache::snapshots(cache, model));
+    options.reuse.extend(others.is_dir().then_some(others));
+    let exactly = Wanted { model: model.clone(), version: Version::Digest(digest) };
+    let (digest, report) = transfer::pull(&store, &exactly, &dir, options, watch).await?;
+    hub_cache::point(cache, model, version, &digest)?;
+    Ok(Pulled { dir, digest, report })
 }
 
-fn as_json(args: &Args, digest: Digest, report: &Report) -> serde_json::Value {
-    let mut out = json!({"event": "done", "digest": digest.to_string(), "dir": args.to.display().to_string(), "total": report.total,
+fn as_json(Pulled { dir, digest, report }: &Pulled) -> serde_json::Value {
+    let mut out = json!({"event": "done", "digest": digest.to_string(), "dir": dir.display().to_string(), "total": report.total,
         "kept": report.kept, "reused": report.reused, "fetched": report.fetched, "requests": report.requests, "retries": report.retries,
         "wrong_chunks": report.wrong_chunks, "changed_files": report.changed_files});
     if let Some((asked, spent)) = report.spent {
@@ -78,12 +105,12 @@ fn as_json(args: &Args, digest: Digest, report: &Report) -> serde_json::Value {
     out
 }
 
-fn as_words(args: &Args, digest: Digest, report: &Report) -> String {
+fn as_words(wanted: &Wanted, Pulled { dir, digest, report }: &Pulled) -> String {
     format!(
         "{} is in {}, every byte of it right: {digest}\n{} in all, {} of it there before, {} copied from other versions, {} fetched in \
          {} requests; {} chunks came wrong and were fetched again\n",
-        args.wanted,
-        args.to.display(),
+        wanted,
+        dir.display(),
         progress::bytes(report.total),
         progress::bytes(report.kept),
         progress::bytes(report.reused),
