@@ -102,7 +102,8 @@ def killed_pushes_go_on():
     source = random.Random(3)
     for number in range(6):
         store = new_store()
-        store.fault("slow", operation="UploadPart", bytes_per_second=30 * MIB)
+        # Whole it takes some two seconds, and the three parts that are left at the least half of one.
+        store.fault("slow", operation="UploadPart", bytes_per_second=20 * MIB)
         for _ in range(1 + number % 2):
             push = started(store, "add", path("model"), "--name", NAME, "--to", "s3://bucket/w")
             journal = path("state", "outrigger", "uploads", "*")
@@ -112,10 +113,11 @@ def killed_pushes_go_on():
                 time.sleep(0.002)
             time.sleep(source.random() * 0.2)
             push.kill()
-            hits += push.wait() == -signal.SIGKILL
+            was_hit = push.wait() == -signal.SIGKILL
+            hits += was_hit
             push.stdout.close()
             push.stderr.close()
-        assert not os.path.exists(os.path.join(store.root, "bucket", "w", "refs")), "a ref before its version"
+        assert not was_hit or not os.path.exists(os.path.join(store.root, "bucket", "w", "refs")), "a ref before its version"
         store.heal()
         done = last_line(add(store))
         whole_at(store, done["digest"])
