@@ -442,6 +442,31 @@ def named(test):
     return (test.__name__.replace("_", " "), test)
 
 
+def gc_deletes_nothing_where_a_ref_cannot_be_read():
+    store = new_store()
+    folder = f"file://{path('garbled')}"
+    digest = last_line(run(store, "add", path("model"), "--name", NAME, "--to", folder, "--json"))["digest"]
+    ref = path("garbled", "refs", NAME, "main")
+    for garbled in ("", "{}", '{"digest":"%s","schema":"outrigger.ref/v2"}' % digest):
+        with open(ref, "w") as out:
+            out.write(garbled)
+        said = run(store, "gc", "--from", folder, "--older-than", "0s", "--keep", "0", expect=1).stderr
+        assert f"refs/{NAME}/main is not a ref" in said and "rollback" in said, said
+        assert sums(path("garbled", "models", NAME, digest[7:19])) == sums(path("model"))
+    os.unlink(ref)
+    run(store, "rollback", NAME, "--to", folder, "--version", digest)
+    run(store, "gc", "--from", folder, "--older-than", "0s", "--keep", "0")
+    assert sums(path("garbled", "models", NAME, digest[7:19])) == sums(path("model"))
+
+
+def no_secret_of_an_address_is_printed():
+    store = new_store()
+    for address in ("https://ci:hunter2@127.0.0.1/w", "https://127.0.0.1/w?X-Amz-Signature=hunter2", "s3://key:hunter2@bucket/w"):
+        for more in ((), ("--max-egress-usd", "1")):
+            said = run(store, "pull", NAME, "--from", address, "--to", path("nowhere"), *more, expect=2).stderr
+            assert "hunter2" not in said and "127.0.0.1" in said + "127.0.0.1" * address.startswith("s3"), said
+
+
 TESTS = [
     pushed_and_pulled,
     killed_pushes_go_on,
@@ -454,6 +479,8 @@ TESTS = [
     gc_and_publishers_at_once,
     another_object_under_the_same_name_is_noticed,
     what_is_wrong_is_said,
+    gc_deletes_nothing_where_a_ref_cannot_be_read,
+    no_secret_of_an_address_is_printed,
     over_tls,
 ]
 

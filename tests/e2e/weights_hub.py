@@ -55,7 +55,20 @@ def read_by_the_hub(revision="main"):
     return found["folder"]
 
 
+def a_snapshot_of_the_hubs_own():
+    """As the hub's client leaves it: files under `blobs`, and links to them."""
+    snapshot = os.path.join(model_folder(), "snapshots", "5" * 40)
+    for folder in (snapshot, os.path.join(model_folder(), "blobs"), os.path.join(model_folder(), "refs")):
+        os.makedirs(folder)
+    with open(os.path.join(model_folder(), "blobs", "e" * 40), "w") as out:
+        out.write("{}")
+    os.symlink("../../blobs/" + "e" * 40, os.path.join(snapshot, "config.json"))
+    with open(os.path.join(model_folder(), "refs", "main"), "w") as out:
+        out.write("5" * 40)
+
+
 def a_pulled_version_is_found_by_its_name():
+    a_snapshot_of_the_hubs_own()
     weights.make_model(path("model"), 1)
     run("add", path("model"), "--name", NAME, "--to", store())
     done = last_line(pull())

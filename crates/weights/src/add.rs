@@ -74,9 +74,9 @@ pub async fn add(
     let digest = Digest::of(&bytes);
     watch(&Event::Found { digest, total: manifest.total(), files: manifest.files.len() });
     let shared = Arc::new(manifest.clone());
-    let source = Source::directory(from, shared.clone());
+    let source = Source::directory(&from, shared.clone());
     let version = Found { digest, bytes, manifest };
-    let job = Job { source, target: store.clone(), version, reference, state };
+    let job = Job { source, target: store.clone(), version, signature: None, reference, state };
     let published = publish::publish(job, watch).await?;
     Ok(Added { digest, manifest: shared, published, notes })
 }

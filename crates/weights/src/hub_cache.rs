@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::{
     Digest, Error, ModelName, disk,
     path::{RefName, Version},
+    reuse,
 };
 
 const REVISION: usize = 40;
@@ -33,9 +34,15 @@ pub fn snapshot(cache: &Path, model: &ModelName, digest: &Digest) -> PathBuf {
     snapshots(cache, model).join(revision(digest))
 }
 
-/// Where all versions of a model lie; what they have need not be fetched again.
-pub fn snapshots(cache: &Path, model: &ModelName) -> PathBuf {
+fn snapshots(cache: &Path, model: &ModelName) -> PathBuf {
     folder(cache, model).join("snapshots")
+}
+
+/// Where versions of a model lie that were pulled, and whose bytes need not be fetched again. The hub's own snapshots are links.
+pub fn pulled(cache: &Path, model: &ModelName) -> Option<PathBuf> {
+    let snapshots = snapshots(cache, model);
+    let names = disk::names(&snapshots).ok()?;
+    names.iter().any(|name| reuse::is_pulled(&snapshots.join(name))).then_some(snapshots)
 }
 
 /// Lets the ref by which a version was asked for name it; one that was asked for by its digest has none.

@@ -11,6 +11,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -61,6 +62,8 @@ pub(crate) struct Job {
     pub(crate) source: Source,
     pub(crate) target: Store,
     pub(crate) version: Found,
+    /// What lies beside it, where somebody has signed it.
+    pub(crate) signature: Option<Bytes>,
     pub(crate) reference: RefName,
     /// Where the journal lies.
     pub(crate) state: PathBuf,
@@ -84,7 +87,7 @@ pub struct Published {
 /// Publishes. Dropped at any time, it leaves a store in which the ref points to where it did, and a journal by which the
 /// next call goes on.
 pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> {
-    let Job { source, target, version, reference, state } = job;
+    let Job { source, target, version, signature, reference, state } = job;
     let Found { digest, bytes, manifest } = version;
     let (model, total) = (manifest.model.clone(), manifest.total());
     target.prove().await?;
@@ -92,9 +95,14 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
     let folder = store::version_object(&model, &digest);
     let there = target.objects(&folder).await?;
     refs::not_doomed(&there, &folder)?;
+    // Before the ref: who pulls by a key should never see the version without its signature.
+    if let Some(signature) = signature {
+        target.put(&store::signature_object(&model, &digest), &signature, &When::Always).await?;
+    }
     if before.as_ref().is_some_and(|(named, _)| *named == digest)
         && refs::missing(&there, &manifest, &digest).is_empty()
     {
+        same_manifest(&target, &store::manifest_object(&model, &digest), &digest, &bytes).await?;
         watch(&Event::Progress { right: total, fetched: 0 });
         return Ok(Published { total, kept: total, known: true, ..Published::default() });
     }
@@ -356,16 +364,21 @@ impl Push {
         let chunks = &self.file(at).chunks;
         let runs =
             plan::runs_of(self.source.manifest(), at, |chunk| parts.lacks(chunks[chunk].offset, chunks[chunk].end()));
-        let read = |run: Run| {
+        // Memory is taken in the order in which runs are needed: two files whose later runs hold what their next ones wait for
+        // would wait for ever.
+        let hold = |run: Run| {
+            let push = self.clone();
+            async move { (run, push.hold(run.range(push.source.manifest()).1).await) }
+        };
+        let read = |(run, held): (Run, OwnedSemaphorePermit)| {
             let push = self.clone();
             Bound::spawn(async move {
-                let (offset, len) = run.range(push.source.manifest());
-                let held = push.hold(len).await;
+                let (offset, _) = run.range(push.source.manifest());
                 let bytes = push.source.run(run, &push.watch).await?;
                 Ok((offset, Bytes::from_owner(Held(bytes, held))))
             })
         };
-        let mut reads = stream::iter(runs).map(|run| read(run).end()).buffered(AHEAD);
+        let mut reads = pin!(stream::iter(runs).then(hold).map(|run| read(run).end()).buffered(AHEAD));
         let mut puts = stream::FuturesUnordered::new();
         while let Some((offset, bytes)) = reads.try_next().await? {
             for (number, pieces) in parts.take(offset, &bytes) {
@@ -457,15 +470,19 @@ impl Push {
         if self.target.put(&object, &Bytes::copy_from_slice(bytes), &When::Absent).await? != Put::Refused {
             return Ok(());
         }
-        let there = self.target.whole(&object, manifest::LONGEST).await?;
-        if there.is_some_and(|(there, _)| there == bytes) {
-            return Ok(());
-        }
-        Err(Error::content(
-            format!("{object} is there and is not {digest}"),
-            "move it away: nothing that was there before was changed",
-        ))
+        same_manifest(&self.target, &object, digest, bytes).await
     }
+}
+
+async fn same_manifest(target: &Store, object: &str, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    let there = target.whole(object, manifest::LONGEST).await?;
+    if there.is_some_and(|(there, _)| there == bytes) {
+        return Ok(());
+    }
+    Err(Error::content(
+        format!("{object} is there and is not {digest}"),
+        "move it away, and run the same command again: nothing that was there before was changed",
+    ))
 }
 
 /// The bytes of the parts that are there.

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
+
 use crate::{
     Digest, Error, Manifest, Wanted,
     budget::{Budget, Meter},
@@ -13,7 +15,7 @@ use crate::{
     publish::{self, Job, Published},
     sign,
     source::Source,
-    store::{self, Found, Store, When},
+    store::{self, Found, Store},
     transfer::{Event, Watch},
 };
 
@@ -59,12 +61,10 @@ pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Wa
     let mut source = Source::stored(from.clone(), &folder, manifest.clone());
     source.meter = Meter::open(&ledger(&state, from, to, &version)?, budget)?;
     source.meter.note(store::control_bytes(&wanted, &version))?;
-    // Before the ref: who pulls by a key should never see the version without its signature.
-    let signature = store::signature_object(&wanted.model, &digest);
-    if let Some((bytes, _)) = from.whole(&signature, sign::LONGEST).await? {
-        to.put(&signature, &bytes.into(), &When::Always).await?;
-    }
-    let job = Job { source, target: to.clone(), version, reference: reference.clone(), state };
+    let signature = from.whole(&store::signature_object(&wanted.model, &digest), sign::LONGEST).await?;
+    let signature = signature.map(|(bytes, _)| Bytes::from(bytes));
+    source.meter.note(signature.as_ref().map_or(0, |bytes| bytes.len() as u64))?;
+    let job = Job { source, target: to.clone(), version, signature, reference: reference.clone(), state };
     let published = publish::publish(job, watch).await?;
     Ok(Replicated { digest, manifest, reference, published })
 }

@@ -34,11 +34,12 @@ fn at(dir: &Path, model: &ModelName) -> Result<Vec<Source>, Error> {
         return Ok(vec![Source { dir: dir.to_owned(), files: manifest.files }]);
     }
     let names = disk::names(dir)?;
-    let pulled = |name: &&String| dir.join(name).join(OWN_FOLDER).join("READY").is_file();
+    let pulled = |name: &&String| is_pulled(&dir.join(name));
     let mut pulled = names.iter().filter(pulled).peekable();
     if pulled.peek().is_none() {
-        let files = add::read_all(dir, &|_| {})?.0;
-        return Ok(vec![Source { dir: dir.to_owned(), files }]);
+        // What cannot be read cannot be reused, which is no reason not to pull.
+        let read = add::read_all(dir, &|_| {}).ok();
+        return Ok(read.map(|(files, ..)| Source { dir: dir.to_owned(), files }).into_iter().collect());
     }
     // Whatever is wrong with one of them, it is not one.
     let versions = pulled.take(MOST_IN_A_FOLDER).filter_map(|name| {
@@ -47,6 +48,11 @@ fn at(dir: &Path, model: &ModelName) -> Result<Vec<Source>, Error> {
         (ready && manifest.model == *model).then_some(Source { dir, files: manifest.files })
     });
     Ok(versions.collect())
+}
+
+/// Whether a directory holds a version that a pull has finished.
+pub(crate) fn is_pulled(dir: &Path) -> bool {
+    dir.join(OWN_FOLDER).join("READY").is_file()
 }
 
 impl Source {

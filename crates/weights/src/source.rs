@@ -51,7 +51,7 @@ pub(crate) fn damaged(file: &File, chunk: usize, times: u32) -> Error {
     let offset = file.chunks[chunk].offset;
     Error::content(
         format!("{}: the chunk at byte {offset} came {times} times and was not what was published", file.path),
-        "the store's copy is damaged: `outrigger weights verify` at the store, or publish it again",
+        "the store's copy is damaged: delete this object there, and publish the version again",
     )
 }
 
@@ -83,7 +83,7 @@ impl Source {
         Self::new(store, format!("{folder}/"), manifest, false)
     }
 
-    pub(crate) fn directory(path: std::path::PathBuf, manifest: Arc<Manifest>) -> Self {
+    pub(crate) fn directory(path: &std::path::Path, manifest: Arc<Manifest>) -> Self {
         Self::new(Store::of_directory(path), String::new(), manifest, true)
     }
 
@@ -115,7 +115,9 @@ impl Source {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk - run.first];
             let next = plan::runs_of(&self.manifest, run.file, missing).first().copied();
             let Some(next) = next else {
-                self.lacking.fetch_sub(len, Ordering::Relaxed);
+                // Whole runs are read again of which a part was there, so that it may be more than was lacking.
+                let less = |lacking: u64| Some(lacking.saturating_sub(len));
+                self.lacking.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok();
                 return Ok(bytes);
             };
             if self.meter.ask(next.range(&self.manifest).1)? == Err(Over) {
@@ -215,8 +217,9 @@ pub(crate) fn consider(file: &File, trouble: Trouble, tries: u32, watch: &Watch)
     match trouble {
         Trouble::Stop(error) => Err(error),
         Trouble::Absent => Err(deleted(file)),
-        // It is asked for without a condition from now on.
-        Trouble::Changed => Ok(Duration::ZERO),
+        // It is asked for without a condition from now on; a server may say so all the same.
+        Trouble::Changed if tries >= TRIES => Err(gave_up(tries, "the store says each time that it is another file")),
+        Trouble::Changed => Ok(if tries > 1 { pause(tries) } else { Duration::ZERO }),
         Trouble::Again { why, .. } if tries >= TRIES => Err(gave_up(tries, &why)),
         Trouble::Again { why, after } => {
             watch(&Event::Again { why });

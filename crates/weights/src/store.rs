@@ -10,7 +10,7 @@
 //! a reader sees a whole version or the one before. The folder alone is what engines' own loaders and other tools read. A
 //! folder's name is only where to look: the manifest that lies there has to have the digest that was asked for.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +94,7 @@ impl Store {
                     "write file:// and an absolute path, as in file:///srv/weights",
                 ));
             }
-            return Ok(Self::Folder(Folder::new(PathBuf::from(path))));
+            return Ok(Self::Folder(Folder::new(Path::new(path))));
         }
         if url.starts_with("http://") || url.starts_with("https://") {
             return Base::parse(url).map(Self::Web);
@@ -103,18 +103,18 @@ impl Store {
             return Ok(Self::Bucket(bucket));
         }
         Err(Error::usage(
-            format!("{url} is not the address of a store"),
+            format!("{} is not the address of a store", shown(url)),
             "give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, file:///PATH, or to read https://HOST/PATH",
         ))
     }
 
     /// A directory, as a store of its own files.
-    pub(crate) fn of_directory(path: PathBuf) -> Self {
+    pub(crate) fn of_directory(path: &Path) -> Self {
         Self::Folder(Folder::new(path))
     }
 
     /// The folder, for what works on files.
-    pub fn folder(&self, doing: &str) -> Result<&std::path::Path, Error> {
+    pub fn folder(&self, doing: &str) -> Result<&Path, Error> {
         match self {
             Self::Folder(folder) => Ok(folder.root()),
             _ => Err(Error::usage(
@@ -157,12 +157,7 @@ impl Store {
     pub(crate) async fn reference(&self, model: &ModelName, name: &RefName) -> Result<Option<(Digest, Tag)>, Error> {
         let object = ref_object(model, name);
         let Some((bytes, tag)) = self.whole(&object, LONGEST_REF).await? else { return Ok(None) };
-        let digest = parse_ref(&bytes).ok_or_else(|| {
-            Error::content(
-                format!("{object} is not a ref"),
-                "publish the version again; `outrigger weights add` writes refs",
-            )
-        })?;
+        let digest = parse_ref(&bytes).ok_or_else(|| not_a_ref(&object))?;
         Ok(Some((digest, tag)))
     }
 
@@ -176,7 +171,8 @@ impl Store {
         self.list_below("refs").await
     }
 
-    /// The refs below a prefix. What is not a ref of ours is passed over, and a ref that is gone again.
+    /// The refs below a prefix. What has no ref's name is passed over, and a ref that is gone again. One that cannot be read
+    /// is an error: to gc it would look as if nothing named its version.
     pub(crate) async fn list_below(&self, prefix: &str) -> Result<Vec<Listed>, Error> {
         let mut listed = Vec::new();
         for meta in self.objects(prefix).await? {
@@ -185,7 +181,7 @@ impl Store {
             };
             let (Ok(model), Ok(name)) = (model.parse::<ModelName>(), name.parse::<RefName>()) else { continue };
             let Some((bytes, _)) = self.whole(&meta.object, LONGEST_REF).await? else { continue };
-            let Some(digest) = parse_ref(&bytes) else { continue };
+            let digest = parse_ref(&bytes).ok_or_else(|| not_a_ref(&meta.object))?;
             listed.push(Listed { model, name, digest });
         }
         Ok(listed)
@@ -204,7 +200,30 @@ impl fmt::Display for Store {
 }
 
 fn absent(wanted: &Wanted) -> Error {
-    Error::content(format!("the store has no {wanted}"), "`outrigger weights ls --from file://…` shows what it has")
+    Error::content(
+        format!("the store has no {wanted}"),
+        "check the name and the address; of a folder or a bucket `outrigger weights ls` shows what it has",
+    )
+}
+
+fn not_a_ref(object: &str) -> Error {
+    Error::content(
+        format!("{object} is not a ref that this version can read"),
+        "if a newer outrigger wrote it, use that; else delete it, and `outrigger weights rollback ORG/MODEL@REF --version sha256:…` writes it anew",
+    )
+}
+
+/// An address without what may be a secret: the name and password before the host, and the query.
+pub fn shown(url: &str) -> String {
+    let bare = url.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) = bare.split_once("://").map_or(("", bare), |(scheme, rest)| (scheme, rest));
+    let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    let scheme = if scheme.is_empty() { String::new() } else { format!("{scheme}://") };
+    match path {
+        Some(path) => format!("{scheme}{host}/{path}"),
+        None => format!("{scheme}{host}"),
+    }
 }
 
 fn refused(object: &str, fault: &Fault) -> Error {

@@ -123,11 +123,11 @@ pub async fn pull(
         }
     });
     let Survey { target, journal, have, reused } = looked.await?;
+    let meter = target.meter(budget)?;
+    meter.note(control + signature.as_ref().map_or(0, |signature| signature.len() as u64))?;
     if let Some(signature) = signature {
         target.keep_signature(&signature)?;
     }
-    let meter = target.meter(budget)?;
-    meter.note(control)?;
     let right = right_bytes(&manifest, &have);
     target.room_for(manifest.total() - right)?;
     let runs = plan::runs(&manifest, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));

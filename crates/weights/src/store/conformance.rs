@@ -309,7 +309,7 @@ impl Drop for Scratch {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_folder() {
     let scratch = Scratch::new();
-    let store = Store::Folder(Folder::new(scratch.0.clone()));
+    let store = Store::Folder(Folder::new(&scratch.0));
     all(&store).await;
     let left = std::fs::read_dir(scratch.0.join(".outrigger/uploads")).unwrap().count();
     assert_eq!(left, 0, "uploads were left behind");

@@ -33,8 +33,9 @@ pub struct Folder {
 }
 
 impl Folder {
-    pub(crate) fn new(root: PathBuf) -> Self {
-        Self { root }
+    pub(crate) fn new(root: &Path) -> Self {
+        // One folder has one name, by which journals and ledgers are found.
+        Self { root: root.components().collect() }
     }
 
     pub(crate) fn root(&self) -> &Path {

@@ -42,6 +42,8 @@ use tokio_rustls::{
 
 use crate::Error;
 
+/// For a kept connection to take another request.
+const READY: Duration = Duration::from_secs(1);
 const CONNECT: Duration = Duration::from_secs(10);
 /// Without a byte in either direction: a store that says nothing for so long has stalled.
 const IDLE: Duration = Duration::from_secs(30);
@@ -157,7 +159,8 @@ impl Client {
                 let at = idle.iter().rposition(|(of, _)| of == origin)?;
                 idle.swap_remove(at).1
             };
-            if sender.ready().await.is_ok() {
+            // One that never becomes ready has a body on it that its server no longer reads.
+            if matches!(timeout(READY, sender.ready()).await, Ok(Ok(()))) {
                 return Some(sender);
             }
         }

@@ -75,9 +75,13 @@ pub(super) fn bucket(url: &str, environment: Environment) -> Result<Option<Bucke
         "az" => ("AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY", u64::MAX),
         _ => return Ok(None),
     };
-    if name.is_empty() || prefix.split('/').any(|part| matches!(part, "." | "..")) || prefix.contains("//") {
+    if name.is_empty()
+        || name.contains(['@', ':', '?'])
+        || prefix.split('/').any(|part| matches!(part, "." | ".."))
+        || prefix.contains("//")
+    {
         let help = format!("write {scheme}://BUCKET/PREFIX");
-        return Err(Error::usage(format!("{url} is not the address of a bucket"), help));
+        return Err(Error::usage(format!("{} is not the address of a bucket", super::shown(url)), help));
     }
     let provider = match scheme {
         "s3" => s3(name, environment)?,
@@ -108,7 +112,10 @@ fn endpoint(environment: Environment, names: &[&str]) -> Result<Option<String>, 
     if well_formed && url.parse::<http::Uri>().is_ok() {
         return Ok(Some(url.trim_end_matches('/').to_owned()));
     }
-    Err(Error::usage(format!("{name}={url} is not an endpoint"), "write https://HOST, or http:// for one without TLS"))
+    Err(Error::usage(
+        format!("{name}={} is not an endpoint", super::shown(&url)),
+        "write https://HOST, or http:// for one without TLS",
+    ))
 }
 
 fn s3(name: &str, environment: Environment) -> Result<Arc<dyn Provider>, Error> {

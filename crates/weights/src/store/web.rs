@@ -31,7 +31,8 @@ pub struct Base {
 
 impl Base {
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
-        let wrong = |why: &str| Error::usage(format!("{url} is not an address: {why}"), "give https://HOST/PATH");
+        let address = super::shown(url);
+        let wrong = |why: &str| Error::usage(format!("{address} is not an address: {why}"), "give https://HOST/PATH");
         let uri: Uri = url.parse().map_err(|e: http::uri::InvalidUri| wrong(&e.to_string()))?;
         let authority = uri.authority().ok_or_else(|| wrong("it has no host"))?;
         if authority.as_str().contains('@') {

@@ -100,7 +100,7 @@ fn as_words(before: &Side, after: &Side, diff: &Diff) -> String {
         for (sign, names) in lists {
             for name in names.iter().take(NAMED) {
                 let doubt = if sign == "?" { ": it shares its chunk with others, of which one changed" } else { "" };
-                text += &format!("    {sign} {name}{doubt}\n");
+                text += &format!("    {sign} {}{doubt}\n", name.escape_debug());
             }
             if names.len() > NAMED {
                 text += &format!("    {sign} and {} more: --json names them\n", names.len() - NAMED);

@@ -5,7 +5,7 @@ use outrigger_core::{
     price::{self, EgressPath},
     units::NanoUsd,
 };
-use outrigger_weights::{Error, budget::Budget};
+use outrigger_weights::{Error, budget::Budget, store};
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Price {
@@ -68,29 +68,25 @@ impl Price {
         let named = self.source_cloud.clone().or_else(|| cloud_of(from).map(str::to_owned));
         named.ok_or_else(|| {
             Error::usage(
-                format!("{from} does not say which cloud it is in, so that what it costs is not known"),
+                format!("{} does not say which cloud it is in, so that what it costs is not known", store::shown(from)),
                 "give --source-cloud, or --egress-usd-per-gb",
             )
         })
     }
 }
 
-/// Variables that name the endpoint of a bucket that is read from.
-const ENDPOINTS: [&str; 4] =
-    ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "FROM_AWS_ENDPOINT_URL", "FROM_AWS_ENDPOINT_URL_S3"];
-
 /// The cloud that an address names. A bucket behind another endpoint may be anybody's.
 pub(super) fn cloud_of(store: &str) -> Option<&'static str> {
-    let scheme = store.split("://").next()?;
-    let elsewhere =
-        |name: &&str| std::env::var(name).is_ok_and(|url| !url.is_empty() && !url.contains("amazonaws.com"));
-    match scheme {
-        "s3" if ENDPOINTS.iter().any(elsewhere) => None,
-        "s3" => Some("aws"),
-        "gs" => Some("gcp"),
-        "az" => Some("azure"),
-        _ => None,
-    }
+    let (cloud, host, endpoints): (_, _, &[&str]) = match store.split("://").next()? {
+        "s3" => ("aws", "amazonaws.com", &["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"]),
+        "gs" => ("gcp", "googleapis.com", &["GOOGLE_STORAGE_ENDPOINT", "STORAGE_EMULATOR_HOST"]),
+        "az" => ("azure", "windows.net", &["AZURE_STORAGE_ENDPOINT"]),
+        _ => return None,
+    };
+    let is_elsewhere = |name: String| std::env::var(name).is_ok_and(|url| !url.is_empty() && !url.contains(host));
+    // A side of a replication may have variables of its own.
+    let mut named = endpoints.iter().flat_map(|name| [(*name).to_owned(), format!("FROM_{name}")]);
+    if named.any(is_elsewhere) { None } else { Some(cloud) }
 }
 
 pub(super) fn usd(text: &str) -> Result<NanoUsd, String> {

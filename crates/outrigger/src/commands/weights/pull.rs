@@ -87,8 +87,8 @@ async fn pull(args: &Args, progress: &Progress) -> Result<Pulled, Error> {
     // The directory is called by the version, which therefore has to be known first, and to stay the same.
     let Wanted { model, version } = &args.wanted;
     let digest = store.find(&args.wanted).await?.digest;
-    let (dir, others) = (hub_cache::snapshot(cache, model, &digest), hub_cache::snapshots(cache, model));
-    options.reuse.extend(others.is_dir().then_some(others));
+    let dir = hub_cache::snapshot(cache, model, &digest);
+    options.reuse.extend(hub_cache::pulled(cache, model));
     let exactly = Wanted { model: model.clone(), version: Version::Digest(digest) };
     let (digest, report) = transfer::pull(&store, &exactly, &dir, options, watch).await?;
     hub_cache::point(cache, model, version, &digest)?;
