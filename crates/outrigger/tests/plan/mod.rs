@@ -8,6 +8,7 @@ mod optimize;
 mod refused;
 mod reports;
 mod simulated;
+mod stale;
 mod verdicts;
 mod wrong;
 
