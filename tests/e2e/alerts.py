@@ -67,6 +67,8 @@ def blocks(rules):
 
 
 def the_rules_pass_their_tests():
+    order = yaml.safe_load(read("outrigger.rules.test.yaml"))["group_eval_order"]
+    assert order == [group["name"] for group in yaml.safe_load(read("outrigger.rules.yaml"))["groups"]], "the tests order other groups"
     code, said = promtool("check", "rules", os.path.join(FOLDER, "outrigger.rules.yaml"))
     assert code == 0 and "FAILED" not in said, said
     code, said = promtool("test", "rules", os.path.join(FOLDER, "outrigger.rules.test.yaml"))

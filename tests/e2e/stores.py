@@ -356,7 +356,8 @@ def another_object_under_the_same_name_is_noticed():
         weights.same(path(f"etag-{number}"))
         store.settled()
         refused = [line for line in store.lines()[before:] if line["status"] == 412]
-        assert len(refused) == (skip == 6), (number, refused)
+        # The second range of all is mostly asked for before the first has told which object it is of.
+        assert len(refused) in ((0, 1) if skip == 1 else (1,)), (number, refused)
         store.heal()
 
 
