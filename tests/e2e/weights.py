@@ -335,6 +335,8 @@ class Liar(ThreadingHTTPServer):
 
 class Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer is written in two pieces, and the second would wait for the client's acknowledgement of the first.
+    disable_nagle_algorithm = True
 
     def log_message(self, *args):
         pass
