@@ -318,6 +318,9 @@ def a_full_disk_keeps_what_there_is():
         subprocess.run(["umount", disk], check=True)
 
 
+PIECE = 64 << 10
+
+
 class Liar(ThreadingHTTPServer):
     """The store with faults: a function of what is asked for, and how often it was, says which; `sent` is the ledger."""
 
@@ -378,9 +381,11 @@ class Answer(BaseHTTPRequestHandler):
             body[len(body) // 2 :] = bytes(len(body) - len(body) // 2)
         if fault in ("truncate", "reset"):
             body = body[: len(body) // 2]
-        self.wfile.write(body)
-        with self.server.lock:
-            self.server.sent += len(body) if wanted else 0
+        # Counted before it is sent: whoever has received it finds it in the ledger.
+        for at in range(0, len(body), PIECE):
+            with self.server.lock:
+                self.server.sent += len(body[at : at + PIECE]) if wanted else 0
+            self.wfile.write(body[at : at + PIECE])
         if fault in ("truncate", "reset"):
             if fault == "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
