@@ -3,7 +3,7 @@ manifests and in signatures. What was fetched again is read from the store's own
 
 Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`. `weights_tampered.py COUNT` injects so many faults; the seed
 is SEED, or 1. A model of a few small files, so that a fault costs milliseconds: each safetensors file has two chunks, its header
-and its data, every other file one.
+and its data, every other file one. Another has one long chunk.
 """
 
 import json
@@ -16,10 +16,11 @@ import sys
 import time
 
 import weights
-from weights import Liar, NAME, last_line, path, run
+from weights import MIB, Liar, NAME, last_line, path, run
 
 KEYS = [path("signer.pem"), path("signer.pub")]
 FILES = 6
+LONG = 5 * MIB + 77
 DATA = 40_000
 
 
@@ -91,9 +92,9 @@ class Campaign:
         shutil.copytree(path(of), path("trial"))
         return path("trial")
 
-    def pull(self, to, expect=0, url=None):
+    def pull(self, to, expect=0, url=None, ref="main"):
         before = self.server.sent
-        done = run("pull", f"{NAME}@main", "--from", url or self.server.url, "--to", to, "--json", expect=expect)
+        done = run("pull", f"{NAME}@{ref}", "--from", url or self.server.url, "--to", to, "--json", expect=expect)
         ready = os.path.exists(os.path.join(to, ".outrigger", "READY"))
         assert ready == (expect == 0), "READY says what is not so"
         return self.server.sent - before, last_line(done)
@@ -173,6 +174,25 @@ class Campaign:
         assert sent + done["kept"] == done["total"] and sent - LACKING in ((0, hit) if file.startswith(parts) else (hit,)), (name, at, sent)
         self.same(to)
 
+    def damaged_beginning(self):
+        """Of a chunk that was cut off: a bit, a lost write, or the part itself. As it was left it goes on, and otherwise costs its chunk."""
+        to = self.fresh("begun")
+        part = os.path.join(to, ".outrigger", "parts", "0")
+        kind, at = self.source.choice(["none", "flip", "zeros", "short"]), self.source.randrange(BEGUN)
+        if kind == "flip":
+            flip(part, at, self.source)
+        elif kind == "zeros":
+            with open(part, "r+b") as out:
+                out.seek(at)
+                out.write(bytes(BEGUN - at))
+        elif kind == "short":
+            os.truncate(part, at)
+        sent, done = self.pull(to, ref="long")
+        again = {"none": 0, "short": BEGUN}.get(kind, LONG)
+        assert (sent, done["wrong_chunks"]) == (LONG - BEGUN + again, 0), (kind, at, sent, done)
+        assert done["kept"] == (BEGUN if kind == "none" else 0), done
+        assert weights.sums(to) == weights.sums(path("long"))
+
     def wire(self):
         """One answer of the store with a bit flipped, zeros, an end too early, a reset, or another range."""
         to = path("trial")
@@ -246,7 +266,7 @@ class Campaign:
             flip(file, text.index(value) + self.source.randrange(len(value)), self.source)
         run("verify", to, "--key", KEYS[1], expect=1)
 
-    KINDS = [disk_flip, swapped_chunks, torn_journal, damaged_part, wire, damaged_store, tampered_manifest, tampered_signature]
+    KINDS = [disk_flip, swapped_chunks, torn_journal, damaged_part, damaged_beginning, wire, damaged_store, tampered_manifest, tampered_signature]
 
 
 def setup(source):
@@ -269,10 +289,27 @@ def setup(source):
         if name == "half":
             LACKING = int(words.split(" bytes are missing")[0].split()[-1])
     assert 0 < LACKING < size
+    begin_long(source)
+
+
+def begin_long(source):
+    """A pull of one long chunk, of which each answer is cut off half-way until no MiB more comes of it."""
+    global BEGUN
+    os.makedirs(path("long"))
+    with open(path("long", "long.bin"), "wb") as out:
+        out.write(source.randbytes(LONG))
+    run("add", path("long"), "--name", NAME, "--to", store(), "--ref", "long")
+    server = Liar(lambda *_: "truncate")
+    run("pull", f"{NAME}@long", "--from", server.url, "--to", path("begun"), expect=3)
+    with open(path("begun", ".outrigger", "parts", "0"), "rb") as part, open(path("long", "long.bin"), "rb") as whole:
+        there = part.read()
+        BEGUN = next(at for at in range(0, LONG, MIB) if there[at : at + MIB] != whole.read(MIB))
+    assert BEGUN >= 2 * MIB
+    server.shutdown()
 
 
 def main():
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 160
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 162
     seed = int(os.environ.get("SEED", "1"))
     setup(random.Random(seed))
     campaign = Campaign(seed)

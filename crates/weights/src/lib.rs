@@ -21,6 +21,7 @@ pub mod error;
 pub mod gc;
 pub mod hub_cache;
 pub mod journal;
+mod landing;
 pub mod manifest;
 mod pace;
 pub mod path;
@@ -39,6 +40,7 @@ pub mod target;
 pub mod transfer;
 pub mod uploads;
 pub mod verify;
+mod window;
 
 pub use error::{Error, Kind};
 pub use manifest::{Digest, Manifest};

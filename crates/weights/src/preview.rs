@@ -53,7 +53,7 @@ pub async fn of_pull(store: &Store, wanted: &Wanted, dir: &Path, others: &[PathB
     let found = store.find(wanted).await?;
     let manifest = &found.manifest;
     let mut preview = Preview::of(wanted, &found);
-    let mut have = target::glance(dir, found.digest, &found.bytes, manifest)?;
+    let (mut have, begun) = target::glance(dir, found.digest, &found.bytes, manifest)?;
     preview.there = sum(manifest, &have);
     let sources = reuse::sources(others, &manifest.model)?;
     for copy in plan::copies(&manifest.files, |file, chunk| !have[file][chunk], &reuse::lists(&sources)) {
@@ -61,6 +61,8 @@ pub async fn of_pull(store: &Store, wanted: &Wanted, dir: &Path, others: &[PathB
     }
     preview.copied = sum(manifest, &have) - preview.there;
     let runs = plan::runs(manifest, |file, chunk| !have[file][chunk]);
+    let begun = begun.iter().filter(|((file, chunk), _)| !have[*file][*chunk]);
+    preview.there += begun.map(|(_, bytes)| u64::from(*bytes)).sum::<u64>();
     preview.fetched = preview.total - preview.there - preview.copied;
     preview.requests += runs.len() as u64;
     Ok(preview)

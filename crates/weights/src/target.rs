@@ -24,7 +24,7 @@ use crate::{
     Digest, Error, Manifest, OWN_FOLDER,
     budget::{Budget, Meter},
     disk,
-    journal::Journal,
+    journal::{self, Claim, Claimed, Journal},
     manifest::{self, File},
     plan::Run,
     sign,
@@ -35,8 +35,8 @@ const BUFFER: usize = 1 << 20;
 
 const LEDGER: &str = "egress";
 
-/// Of a model of 2 TB that was pulled ten times over.
-const LONGEST_JOURNAL: usize = 64 << 20;
+/// Of a model of 2 TB that was pulled seven times over.
+const LONGEST_JOURNAL: usize = 256 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Target {
@@ -78,13 +78,18 @@ impl Target {
         Ok(Self { dir: dir.to_owned(), own, _lock: lock })
     }
 
-    pub(crate) fn journal(&self, digest: Digest) -> Result<(Journal, Vec<crate::journal::Claim>), Error> {
+    pub(crate) fn journal(&self, digest: Digest) -> Result<(Journal, Vec<Claim>), Error> {
         let path = self.own.join("journal");
         Journal::open(&path, digest).map_err(|e| Error::io("write", &path, &e))
     }
 
     fn part_path(&self, at: usize) -> PathBuf {
         self.own.join("parts").join(at.to_string())
+    }
+
+    /// Whether a file has a part that a pull has made.
+    pub(crate) fn has_part(&self, at: usize, file: &File) -> bool {
+        fs::symlink_metadata(self.part_path(at)).is_ok_and(|meta| meta.is_file() && meta.len() == file.size)
     }
 
     /// Opens the part of a file, as long as the file will be.
@@ -200,26 +205,21 @@ impl Target {
     }
 }
 
-/// Which chunks a directory seems to have of a version, by its journal and the sizes of files; nothing is read or written.
-pub(crate) fn glance(dir: &Path, digest: Digest, bytes: &[u8], manifest: &Manifest) -> Result<Vec<Vec<bool>>, Error> {
-    let mut have: Vec<Vec<bool>> = manifest.files.iter().map(|file| vec![false; file.chunks.len()]).collect();
+/// Which chunks a directory seems to have of a version, and the beginnings of which others, by its journal and the sizes of
+/// files; nothing is read or written.
+pub(crate) fn glance(dir: &Path, digest: Digest, bytes: &[u8], manifest: &Manifest) -> Result<Claimed, Error> {
     let own = dir.join(OWN_FOLDER);
-    if !is_of(dir, &own.join("manifest.json"), digest, bytes)? {
-        return Ok(have);
-    }
-    let journal = read_small(&own.join("journal"), LONGEST_JOURNAL)?.unwrap_or_default();
-    for (file, chunk) in crate::journal::read(&journal, digest).unwrap_or_default() {
-        if let Some(place) = have.get_mut(file as usize).and_then(|file| file.get_mut(chunk as usize)) {
-            *place = true;
-        }
-    }
-    for (file, have) in manifest.files.iter().zip(&mut have) {
+    let is_ours = is_of(dir, &own.join("manifest.json"), digest, bytes)?;
+    let journal = if is_ours { read_small(&own.join("journal"), LONGEST_JOURNAL)? } else { None };
+    let claims = journal::read(&journal.unwrap_or_default(), digest).unwrap_or_default();
+    let (mut have, begun) = journal::claimed(&claims, manifest);
+    for (file, have) in manifest.files.iter().zip(&mut have).filter(|_| is_ours) {
         let there = fs::symlink_metadata(dir.join(file.path.to_path()));
         if there.is_ok_and(|meta| meta.is_file() && meta.len() == file.size) {
             have.fill(true);
         }
     }
-    Ok(have)
+    Ok((have, begun))
 }
 
 /// Before anything is asked for at all: whether the budget of a directory has anything left. The manifest, which says what

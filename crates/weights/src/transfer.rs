@@ -1,33 +1,34 @@
 //! A version, pulled into a directory: what is missing is asked for in a few requests at once, hashed as it comes, and
 //! counted chunk by chunk.
 //!
-//! The requests that are open never ask for more than 64 MiB together. That bound holds for what a kill loses whatever the
-//! network keeps in its buffers, since a server cannot send what it was not asked for; and it is what the process needs in
-//! memory at most, though it needs far less: bytes go to the disk as they come.
+//! Of what the open requests have asked for, never more than 64 MiB are still to come, and over a long way what a round trip
+//! holds besides ([`window`](crate::window)). That bound holds for what a kill loses whatever the network keeps in its buffers,
+//! since a server cannot send what it was not asked for, and what has come is on the disk ([`landing`](crate::landing)). As
+//! bytes come others are asked for, so that a long way stays full.
 //!
-//! A chunk counts when its bytes had the right hash on their way to the disk, and then it is journalled. Every 256 MiB the
-//! data and then the journal are synced, so that a power cut costs as much; a killed process costs only what was open,
-//! because the system keeps what it had written. A chunk with a wrong hash, or none, is asked for again by itself.
+//! A chunk counts when its bytes had the right hash on their way to the disk. Every 256 MiB the data and then the journal are
+//! synced, so that a power cut costs as much; a killed process costs only what was to come, because the system keeps what it
+//! had written. A chunk with a wrong hash is asked for again by itself, and one that was cut off goes on where it was.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fs,
-    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use outrigger_core::units::NanoUsd;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 
 use crate::{
     Digest, Error, Manifest, Store, Wanted,
     budget::{Budget, Meter, Over},
-    journal::{Claim, Journal},
+    journal::{self, Claim, Journal},
+    landing::{Begun, Came, Landing},
     manifest::File,
     pace::{MOST, Pace},
     plan::{self, Run},
@@ -37,12 +38,10 @@ use crate::{
     source::{Seen, WRONG, consider, damaged},
     store::{self, Found, trouble::Trouble},
     target::{self, Have, Target},
+    window::Window,
 };
 
-/// What open requests may have asked for together, in bytes.
-pub const OPEN_BYTES: u32 = 64 << 20;
 const SYNC_EVERY: u64 = 256 << 20;
-const WRITE_AT_ONCE: usize = 1 << 20;
 
 /// What happens, for whoever shows it.
 #[derive(Clone, Debug)]
@@ -122,7 +121,7 @@ pub async fn pull(
             Ok(survey)
         }
     });
-    let Survey { target, journal, have, reused } = looked.await?;
+    let Survey { target, journal, have, begun, reused } = looked.await?;
     let meter = target.meter(budget)?;
     meter.note(control + signature.as_ref().map_or(0, |signature| signature.len() as u64))?;
     if let Some(signature) = signature {
@@ -142,7 +141,7 @@ pub async fn pull(
         watch,
         meter,
         over: AtomicBool::new(false),
-        open: Semaphore::new(OPEN_BYTES as usize),
+        window: Window::new(),
         pace: Pace::new(),
         state: Mutex::new(State {
             left,
@@ -151,6 +150,7 @@ pub async fn pull(
             journal,
             unsynced: 0,
             right,
+            begun,
             report,
             seen,
         }),
@@ -178,6 +178,8 @@ struct Survey {
     journal: Journal,
     /// For each file its chunks, or `None` where it is whole and in its place.
     have: Vec<Option<Vec<bool>>>,
+    /// Chunks of which a part is there that nobody has looked at, by file and chunk.
+    begun: BTreeMap<(usize, usize), Begun>,
     /// Bytes that other versions on this machine had.
     reused: u64,
 }
@@ -198,7 +200,7 @@ impl Survey {
         for copy in copies {
             let Some(source) = sources[copy.source].open(copy.source_file) else { continue };
             let good = self.target.bring_over(&source, copy.offset, copy.run, manifest)?;
-            let claims: Vec<Claim> = good.iter().map(|chunk| (copy.run.file as u32, *chunk as u32)).collect();
+            let claims: Vec<Claim> = good.iter().map(|chunk| Claim::whole(copy.run.file, *chunk)).collect();
             self.journal.append(&claims).map_err(|e| Error::io("write the journal in", dir, &e))?;
             let chunks = &manifest.files[copy.run.file].chunks;
             reused += good.iter().map(|chunk| u64::from(chunks[*chunk].len)).sum::<u64>();
@@ -216,12 +218,7 @@ impl Survey {
 fn survey(dir: &Path, digest: Digest, bytes: &[u8], manifest: &Manifest, watch: &Watch) -> Result<Survey, Error> {
     let target = Target::open(dir, digest, bytes)?;
     let (mut journal, claims) = target.journal(digest)?;
-    let mut claimed: Vec<Vec<bool>> = manifest.files.iter().map(|file| vec![false; file.chunks.len()]).collect();
-    for (file, chunk) in &claims {
-        if let Some(place) = claimed.get_mut(*file as usize).and_then(|file| file.get_mut(*chunk as usize)) {
-            *place = true;
-        }
-    }
+    let (claimed, reached) = journal::claimed(&claims, manifest);
     let mut have = Vec::with_capacity(manifest.files.len());
     let mut kept = 0;
     for (at, file) in manifest.files.iter().enumerate() {
@@ -231,7 +228,7 @@ fn survey(dir: &Path, digest: Digest, bytes: &[u8], manifest: &Manifest, watch: 
         };
         if let Some(chunks) = &found {
             let new = chunks.iter().enumerate().filter(|(chunk, good)| **good && !claimed[at][*chunk]);
-            let new: Vec<Claim> = new.map(|(chunk, _)| (at as u32, chunk as u32)).collect();
+            let new: Vec<Claim> = new.map(|(chunk, _)| Claim::whole(at, chunk)).collect();
             journal.append(&new).map_err(|e| Error::io("write the journal in", dir, &e))?;
         }
         kept += right_of(file, found.as_ref());
@@ -241,7 +238,12 @@ fn survey(dir: &Path, digest: Digest, bytes: &[u8], manifest: &Manifest, watch: 
     if have.iter().any(Option::is_some) {
         target.not_ready()?;
     }
-    Ok(Survey { target, journal, have, reused: 0 })
+    let lacks = |&(file, chunk): &(usize, usize)| {
+        have[file].as_ref().is_some_and(|chunks| !chunks[chunk]) && target.has_part(file, &manifest.files[file])
+    };
+    let begun = reached.into_iter().filter(|(place, _)| lacks(place));
+    let begun = begun.map(|(place, bytes)| (place, Begun { bytes, before: true })).collect();
+    Ok(Survey { target, journal, have, begun, reused: 0 })
 }
 
 fn right_of(file: &File, have: Option<&Vec<bool>>) -> u64 {
@@ -263,7 +265,7 @@ struct Pull {
     meter: Meter,
     /// The budget does not allow another request; those that were made are waited for.
     over: AtomicBool,
-    open: Semaphore,
+    window: Window,
     /// How many connections there are is found out.
     pace: Pace,
     state: Mutex<State>,
@@ -278,6 +280,7 @@ struct State {
     journal: Journal,
     unsynced: u64,
     right: u64,
+    begun: BTreeMap<(usize, usize), Begun>,
     report: Report,
     /// Of each file, which object it is in the store.
     seen: Vec<Seen>,
@@ -334,14 +337,14 @@ impl Pull {
         loop {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk];
             let Some(next) = plan::runs_of(&self.manifest, run.file, missing).first().copied() else { break };
-            if !self.may_ask(next).await? {
+            let begun = self.lock().begun.remove(&(run.file, next.first)).unwrap_or_default();
+            if !self.may_ask(next, begun).await? {
                 return Ok(());
             }
-            let (came, trouble) = self.ask(next, &part).await;
-            let gained: Vec<Claim> = came.good.iter().map(|chunk| (run.file as u32, *chunk as u32)).collect();
+            let (came, trouble) = self.ask(next, begun, &part).await;
             came.good.iter().for_each(|chunk| good[*chunk] = true);
-            self.account(file, &came, &gained)?;
-            tries = if gained.is_empty() { tries + 1 } else { 0 };
+            tries = if came.gained { 0 } else { tries + 1 };
+            self.account(run.file, &came);
             for &chunk in &came.wrong {
                 wrong[chunk] += 1;
                 self.wrong(file, chunk, wrong[chunk])?;
@@ -362,11 +365,11 @@ impl Pull {
     }
 
     /// Whether the budget allows a request, which counts from here on.
-    async fn may_ask(self: &Arc<Self>, run: Run) -> Result<bool, Error> {
+    async fn may_ask(self: &Arc<Self>, run: Run, begun: Begun) -> Result<bool, Error> {
         if self.over.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        let (_, len) = run.range(&self.manifest);
+        let len = run.range(&self.manifest).1 - u64::from(begun.bytes);
         let pull = self.clone();
         let allowed = blocking(move || pull.meter.ask(len)).await?;
         if allowed == Err(Over) {
@@ -381,22 +384,35 @@ impl Pull {
     }
 
     /// One request: what came of it, and what went wrong.
-    async fn ask(&self, run: Run, part: &fs::File) -> (Came, Option<Trouble>) {
+    async fn ask(&self, run: Run, begun: Begun, part: &fs::File) -> (Came, Option<Trouble>) {
         let (from, len) = run.range(&self.manifest);
+        let (from, len) = (from + u64::from(begun.bytes), len - u64::from(begun.bytes));
         let file = &self.manifest.files[run.file];
-        let permits = u32::try_from(len).unwrap_or(OPEN_BYTES).min(OPEN_BYTES);
         let _turn = self.pace.turn().await;
-        let _open = self.open.acquire_many(permits).await.expect("it is never closed");
+        let open = self.window.ask(len).await;
         self.lock().report.requests += 1;
-        let mut landing = Landing::new(file, run, part);
+        let written = |claim| self.written(claim);
+        let mut landing = match Landing::new(file, run, begun, part, open, &written) {
+            Ok(landing) => landing,
+            // What the journal speaks of is not there.
+            Err(came) => return (came, None),
+        };
         let object = format!("{}/{}", self.folder, file.path);
         let mut etag = self.lock().seen[run.file].etag.clone();
-        let read = self.source.range(&object, (from, len), &mut etag, &mut |piece| landing.take(piece)).await;
+        let mut asked = Some(Instant::now());
+        let mut take = |piece: &[u8]| {
+            if let Some(asked) = asked.take() {
+                self.window.answered(asked.elapsed());
+            }
+            self.window.came(piece.len() as u64);
+            landing.take(piece)
+        };
+        let read = self.source.range(&object, (from, len), &mut etag, &mut take).await;
         if self.lock().seen[run.file].note(etag, &read) {
             self.lock().report.changed_files += 1;
             (self.watch)(&Event::Changed { path: file.path.to_string() });
         }
-        let came = landing.came;
+        let came = landing.end();
         if read.is_ok() {
             self.pace.went(came.bytes);
         } else {
@@ -405,18 +421,28 @@ impl Pull {
         (came, read.err())
     }
 
-    fn account(&self, file: &File, came: &Came, gained: &[Claim]) -> Result<(), Error> {
+    /// Notes what is on the disk.
+    fn written(&self, claim: Claim) -> Result<(), Error> {
         let mut state = self.lock();
-        state.journal.append(gained).map_err(|e| Error::io("write the journal for", &file.path.to_path(), &e))?;
+        let noted = state.journal.append(&[claim]);
+        noted.map_err(|e| Error::io("write the journal for", &self.manifest.files[claim.file()].path.to_path(), &e))
+    }
+
+    fn account(&self, at: usize, came: &Came) {
+        let file = &self.manifest.files[at];
+        let mut state = self.lock();
         let bytes: u64 = came.good.iter().map(|chunk| u64::from(file.chunks[*chunk].len)).sum();
         state.right += bytes;
         state.unsynced += bytes;
         state.report.fetched += came.bytes;
+        state.report.kept += u64::from(came.kept);
         state.report.wrong_chunks += came.wrong.len() as u64;
+        if let Some((chunk, begun)) = came.begun {
+            state.begun.insert((at, chunk), begun);
+        }
         let event = Event::Progress { right: state.right, fetched: state.report.fetched };
         drop(state);
         (self.watch)(&event);
-        Ok(())
     }
 
     fn wrong(&self, file: &File, at: usize, times: u32) -> Result<(), Error> {
@@ -471,83 +497,5 @@ impl Pull {
             all.and_then(|()| journal?.sync_data()).map_err(|e| Error::io("sync", Path::new("what was pulled"), &e))
         })
         .await
-    }
-}
-
-/// What a request brought.
-#[derive(Debug, Default)]
-struct Came {
-    good: Vec<usize>,
-    wrong: Vec<usize>,
-    bytes: u64,
-}
-
-/// Hashes bytes as they come and writes them to where they belong.
-struct Landing<'a> {
-    file: &'a File,
-    part: &'a fs::File,
-    /// The chunk that is coming, and the one at which the run ends.
-    chunk: usize,
-    end: usize,
-    hasher: blake3::Hasher,
-    in_chunk: u32,
-    /// Bytes that are hashed and written together, and where they belong.
-    buffer: Vec<u8>,
-    offset: u64,
-    came: Came,
-}
-
-impl<'a> Landing<'a> {
-    fn new(file: &'a File, run: Run, part: &'a fs::File) -> Self {
-        let longest = file.chunks[run.first..run.end].iter().map(|chunk| chunk.len as usize).max().unwrap_or(0);
-        Self {
-            file,
-            part,
-            chunk: run.first,
-            end: run.end,
-            hasher: blake3::Hasher::new(),
-            in_chunk: 0,
-            buffer: Vec::with_capacity(longest.min(WRITE_AT_ONCE)),
-            offset: file.chunks[run.first].offset,
-            came: Came::default(),
-        }
-    }
-
-    fn take(&mut self, mut piece: &[u8]) -> Result<(), Error> {
-        self.came.bytes += piece.len() as u64;
-        while !piece.is_empty() && self.chunk < self.end {
-            let chunk = self.file.chunks[self.chunk];
-            let room = (WRITE_AT_ONCE - self.buffer.len()).min((chunk.len - self.in_chunk) as usize);
-            let (now, later) = piece.split_at(room.min(piece.len()));
-            self.buffer.extend_from_slice(now);
-            self.in_chunk += now.len() as u32;
-            piece = later;
-            let ended = self.in_chunk == chunk.len;
-            if ended || self.buffer.len() == WRITE_AT_ONCE {
-                self.flush()?;
-            }
-            if ended {
-                self.judge(chunk.blake3);
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), Error> {
-        self.hasher.update(&self.buffer);
-        self.part
-            .write_all_at(&self.buffer, self.offset)
-            .map_err(|e| Error::io("write", &self.file.path.to_path(), &e))?;
-        self.offset += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    fn judge(&mut self, expected: [u8; 32]) {
-        let right = *self.hasher.finalize().as_bytes() == expected;
-        if right { &mut self.came.good } else { &mut self.came.wrong }.push(self.chunk);
-        self.hasher.reset();
-        self.in_chunk = 0;
-        self.chunk += 1;
     }
 }
