@@ -325,6 +325,8 @@ class Liar(ThreadingHTTPServer):
     """The store with faults: a function of what is asked for, and how often it was, says which; `sent` is the ledger."""
 
     daemon_threads = True
+    # Of connections that wait to be taken; one more is tried again after a second.
+    request_queue_size = 128
 
     def __init__(self, fault):
         super().__init__(("127.0.0.1", 0), Answer)
