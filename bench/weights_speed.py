@@ -182,9 +182,32 @@ def pull(options):
     bar("pull: peak memory in MiB", median["outrigger"][2], 64)
 
 
+class Tls:
+    """TLS before an address, by nginx; it passes everything on as it comes."""
+
+    def __init__(self, address):
+        authority, key, request = rig.path("authority.pem"), rig.path("tls.key"), rig.path("tls.csr")
+        new = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        with open(rig.path("tls.ext"), "w") as out:
+            out.write("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
+        for command in (
+            [*new, "-x509", "-days", "2", "-subj", "/CN=authority", "-keyout", rig.path("authority.key"), "-out", authority],
+            [*new, "-subj", "/CN=127.0.0.1", "-keyout", key, "-out", request],
+            ["openssl", "x509", "-req", "-days", "2", "-in", request, "-CA", authority, "-CAkey", rig.path("authority.key"),
+             "-extfile", rig.path("tls.ext"), "-out", rig.path("tls.pem")],
+        ):
+            subprocess.run(command, check=True, capture_output=True)
+        more = f"""ssl_certificate {rig.path("tls.pem")}; ssl_certificate_key {key}; client_max_body_size 0;
+          location / {{ proxy_pass {address}; proxy_http_version 1.1; proxy_set_header Host $http_host; proxy_set_header Connection "";
+            proxy_request_buffering off; proxy_buffering off; }}"""
+        self.nginx = rig.Nginx(more=more, listen="ssl")
+        self.url = f"https://127.0.0.1:{self.nginx.port}"
+        self.authority = authority
+
+
 def push(options):
-    """Into the test store, whose folder is looked at afterwards. Only ours says what is in it and that it is whole: `add` hashes every file
-    twice, by SHA-256 and BLAKE3, before it sends it."""
+    """Into the test store, whose folder is looked at afterwards; without TLS, and over it, as any store of a cloud is spoken to. Only ours says
+    what is in it and that it is whole: `add` hashes every file twice, by SHA-256 and BLAKE3, before it sends it."""
     def make(where):
         rig.make_model(where, options.mib)
         plain_names(where)
@@ -192,37 +215,43 @@ def push(options):
     model(make)
     shutil.rmtree(rig.path("store"))
     with Store(rig.path("s3"), "weights") as store:
-        env = {**os.environ, "AWS_ENDPOINT_URL": store.url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest",
-               "AWS_REGION": "us-east-1", "XDG_STATE_HOME": rig.path("state")}
-        remote = f":s3,provider=Other,endpoint='{store.url}',access_key_id=test,secret_access_key=testtest:weights/to"
-        upload = UPLOAD.format(url=store.url)
+        tls = Tls(store.url)
+        for url, way in ((store.url, "without TLS"), (tls.url, "over TLS")):
+            median = pushes(options, store.root, url, tls.authority, way)
+            bar(f"push {way}: CPU, times s5cmd's", median["outrigger"][0] / median["s5cmd"][0], 0.6)
+        tls.nginx.stop()
 
-        def fresh(command):
-            def made(to):
-                os.makedirs(os.path.join(store.root, "weights"), exist_ok=True)
-                shutil.rmtree(os.path.join(store.root, "weights", "to"), ignore_errors=True)
-                return command
 
-            return made
+def pushes(options, root, url, authority, way):
+    env = {**os.environ, "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testtest",
+           "AWS_REGION": "us-east-1", "XDG_STATE_HOME": rig.path("state"), "SSL_CERT_FILE": authority, "AWS_CA_BUNDLE": authority}
+    remote = f":s3,provider=Other,endpoint='{url}',access_key_id=test,secret_access_key=testtest:weights/to"
+    upload = UPLOAD.format(url=url)
 
-        commands = {
-            "outrigger": fresh([rig.BIN, "weights", "add", rig.path("model"), "--name", rig.NAME, "--to", "s3://weights/to", "--json"]),
-            "s5cmd": fresh([os.path.join(TOOLS, "s5cmd"), "--endpoint-url", store.url, "cp", f"{rig.path('model')}/", "s3://weights/to/"]),
-            "rclone": fresh([*RCLONE, "copy", rig.path("model"), remote]),
-            "boto3": fresh([sys.executable, "-c", upload, rig.path("model"), *files()]),
-        }
+    def fresh(command):
+        def made(to):
+            os.makedirs(os.path.join(root, "weights"), exist_ok=True)
+            shutil.rmtree(os.path.join(root, "weights", "to"), ignore_errors=True)
+            return command
 
-        def check(_):
-            top = os.path.join(store.root, "weights", "to")
-            home = os.path.join(top, "models", rig.NAME)
-            same(os.path.join(home, os.listdir(home)[0]) if os.path.isdir(home) else top)
+        return made
 
-        count = min(3, options.rounds)
-        print(f"push, {options.mib} MiB in {len(files())} files to the test store, {count} rounds:")
-        median = rounds(commands, rig.total(), count, check, env)
-    bar("push: CPU, times s5cmd's", median["outrigger"][0] / median["s5cmd"][0], 0.6)
-    bar("push: CPU-s/GiB with both hashes", median["outrigger"][0], 2.3)
-    bar("push: peak memory in MiB", median["outrigger"][2], 96 + 32)
+    trusting = ["--no-verify-ssl"] if url.startswith("https") else []
+    commands = {
+        "outrigger": fresh([rig.BIN, "weights", "add", rig.path("model"), "--name", rig.NAME, "--to", "s3://weights/to", "--json"]),
+        "s5cmd": fresh([os.path.join(TOOLS, "s5cmd"), *trusting, "--endpoint-url", url, "cp", f"{rig.path('model')}/", "s3://weights/to/"]),
+        "rclone": fresh([*RCLONE, "copy", rig.path("model"), remote]),
+        "boto3": fresh([sys.executable, "-c", upload, rig.path("model"), *files()]),
+    }
+
+    def check(_):
+        top = os.path.join(root, "weights", "to")
+        home = os.path.join(top, "models", rig.NAME)
+        same(os.path.join(home, os.listdir(home)[0]) if os.path.isdir(home) else top)
+
+    count = min(3, options.rounds)
+    print(f"push {way}, {options.mib} MiB in {len(files())} files to the test store, {count} rounds:")
+    return rounds(commands, rig.total(), count, check, env)
 
 
 def small(options):

@@ -93,7 +93,7 @@ def total():
 class Nginx:
     """A folder behind nginx, with a limit on each connection and a log of what was sent."""
 
-    def __init__(self, limit="0", more=""):
+    def __init__(self, limit="0", more="", listen=""):
         self.folder = tempfile.mkdtemp(dir=folder)
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
@@ -108,7 +108,7 @@ http {{
   client_body_temp_path {self.folder}/1; proxy_temp_path {self.folder}/2; fastcgi_temp_path {self.folder}/3;
   uwsgi_temp_path {self.folder}/4; scgi_temp_path {self.folder}/5;
   sendfile on; keepalive_requests 50;
-  server {{ listen 127.0.0.1:{self.port}; root {path()}; limit_rate {limit}; {more} }}
+  server {{ listen 127.0.0.1:{self.port} {listen}; root {path()}; limit_rate {limit}; {more} }}
 }}
 """
         file = os.path.join(self.folder, "nginx.conf")

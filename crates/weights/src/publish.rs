@@ -32,7 +32,7 @@ use crate::{
     path::RefName,
     plan::{self, Run},
     refs,
-    source::{Source, TRIES},
+    source::{Buffers, Source, TRIES},
     store::{
         self, Found, Meta, Part, Put, Store, Upload, When,
         trouble::{Trouble, gave_up, pause},
@@ -196,12 +196,23 @@ impl<T: Send + 'static> Bound<T> {
     }
 }
 
-/// Bytes that count as held until nobody has them.
-struct Held(Vec<u8>, #[expect(dead_code, reason = "its end is what it is for")] OwnedSemaphorePermit);
+/// Bytes that count as held until nobody has them; then their memory is read into again.
+struct Held {
+    bytes: Vec<u8>,
+    buffers: Arc<Buffers>,
+    #[expect(dead_code, reason = "its end is what it is for")]
+    permit: OwnedSemaphorePermit,
+}
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.buffers.give(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -301,7 +312,9 @@ impl Push {
         let _held = self.hold(size).await;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
         for run in plan::runs_of(self.source.manifest(), at, |_| true) {
-            bytes.extend_from_slice(&self.source.run(run, &self.watch).await?);
+            let read = self.source.run(run, &self.watch).await?;
+            bytes.extend_from_slice(&read);
+            self.source.buffers.give(read);
         }
         let (bytes, object) = (Bytes::from(bytes), self.object(at));
         self.offer(&object, size, || self.target.put_once(&object, &bytes, &When::Always)).await?;
@@ -375,7 +388,8 @@ impl Push {
             Bound::spawn(async move {
                 let (offset, _) = run.range(push.source.manifest());
                 let bytes = push.source.run(run, &push.watch).await?;
-                Ok((offset, Bytes::from_owner(Held(bytes, held))))
+                let buffers = push.source.buffers.clone();
+                Ok((offset, Bytes::from_owner(Held { bytes, buffers, permit: held })))
             })
         };
         let mut reads = pin!(stream::iter(runs).then(hold).map(|run| read(run).end()).buffered(AHEAD));

@@ -39,7 +39,7 @@ fn at(dir: &Path, model: &ModelName) -> Result<Vec<Source>, Error> {
     if pulled.peek().is_none() {
         // What cannot be read cannot be reused, which is no reason not to pull.
         let read = add::read_all(dir, &|_| {}).ok();
-        return Ok(read.map(|(files, ..)| Source { dir: dir.to_owned(), files }).into_iter().collect());
+        return Ok(read.map(|read| Source { dir: dir.to_owned(), files: read.files }).into_iter().collect());
     }
     // Whatever is wrong with one of them, it is not one.
     let versions = pulled.take(MOST_IN_A_FOLDER).filter_map(|name| {

@@ -12,11 +12,14 @@ use std::{
 };
 
 use crate::{
-    Error, Manifest, Store,
+    Error, Manifest, Store, add,
     budget::{Meter, Over},
-    manifest::File,
+    manifest::{Chunk, File},
     plan::{self, Run},
-    store::trouble::{Trouble, gave_up, pause},
+    store::{
+        folder::Folder,
+        trouble::{Trouble, gave_up, pause},
+    },
     transfer::{Event, Watch},
 };
 
@@ -24,6 +27,9 @@ use crate::{
 pub(crate) const TRIES: u32 = 6;
 /// Of one chunk that comes whole and wrong.
 pub(crate) const WRONG: u32 = 4;
+
+/// Bytes that are hashed soon enough after they were read.
+const HOT: usize = 256 << 10;
 
 /// Which object a file was, the first time that a part of it came.
 #[derive(Clone, Debug, Default)]
@@ -69,28 +75,48 @@ pub(crate) struct Source {
     /// The version's folder, with a slash; nothing for a directory that is being added.
     folder: String,
     manifest: Arc<Manifest>,
-    /// A directory's files may be written to while they are read, and a chunk that differs is then no damage.
-    is_directory: bool,
+    /// Of a directory that is being added, what [`check`](crate::add::check) said of each file's chunks when it was read first.
+    /// Its files may be written to meanwhile, and a chunk that differs is then no damage.
+    checks: Option<Vec<Vec<u64>>>,
     seen: Mutex<Vec<Seen>>,
     pub(crate) read: AtomicU64,
     pub(crate) meter: Meter,
     /// Bytes that have yet to be read, for what is said when the budget ends.
     pub(crate) lacking: AtomicU64,
+    pub(crate) buffers: Arc<Buffers>,
+}
+
+/// Memory that was read into and is free again: the system makes a new page of it only once.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    /// So many bytes, of any values.
+    fn take(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    pub(crate) fn give(&self, buffer: Vec<u8>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
 }
 
 impl Source {
     pub(crate) fn stored(store: Store, folder: &str, manifest: Arc<Manifest>) -> Self {
-        Self::new(store, format!("{folder}/"), manifest, false)
+        Self::new(store, format!("{folder}/"), manifest, None)
     }
 
-    pub(crate) fn directory(path: &std::path::Path, manifest: Arc<Manifest>) -> Self {
-        Self::new(Store::of_directory(path), String::new(), manifest, true)
+    pub(crate) fn directory(path: &std::path::Path, manifest: Arc<Manifest>, checks: Vec<Vec<u64>>) -> Self {
+        Self::new(Store::of_directory(path), String::new(), manifest, Some(checks))
     }
 
-    fn new(store: Store, folder: String, manifest: Arc<Manifest>, is_directory: bool) -> Self {
+    fn new(store: Store, folder: String, manifest: Arc<Manifest>, checks: Option<Vec<Vec<u64>>>) -> Self {
         let seen = Mutex::new(vec![Seen::default(); manifest.files.len()]);
         let (read, lacking) = (AtomicU64::new(0), AtomicU64::new(manifest.total()));
-        Self { store, folder, manifest, is_directory, seen, read, meter: Meter::default(), lacking }
+        let (meter, buffers) = (Meter::default(), Arc::default());
+        Self { store, folder, manifest, checks, seen, read, meter, lacking, buffers }
     }
 
     pub(crate) fn manifest(&self) -> &Arc<Manifest> {
@@ -107,7 +133,7 @@ impl Source {
     pub(crate) async fn run(&self, run: Run, watch: &Watch) -> Result<Vec<u8>, Error> {
         let file = &self.manifest.files[run.file];
         let (start, len) = run.range(&self.manifest);
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or_default()];
+        let mut bytes = self.buffers.take(usize::try_from(len).unwrap_or_default());
         let mut good = vec![false; run.end - run.first];
         let mut wrong = vec![0; run.end - run.first];
         let mut tries = 0;
@@ -123,20 +149,16 @@ impl Source {
             if self.meter.ask(next.range(&self.manifest).1)? == Err(Over) {
                 return Err(self.meter.stopped(self.lacking.load(Ordering::Relaxed)));
             }
-            let (came, trouble) = self.fill(next, start, &mut bytes, watch).await;
+            let (right, trouble) = self.fill(next, start, &mut bytes, watch).await;
             let mut gained = false;
-            for chunk in next.first..next.end {
-                let place = file.chunks[chunk];
-                if place.end() > came {
-                    break;
-                }
-                let at = usize::try_from(place.offset - start).unwrap_or_default();
-                if *blake3::hash(&bytes[at..at + place.len as usize]).as_bytes() == place.blake3 {
-                    (good[chunk - run.first], gained) = (true, true);
+            for (chunk, right) in (next.first..next.end).zip(right) {
+                let at = chunk - run.first;
+                if right {
+                    (good[at], gained) = (true, true);
                     continue;
                 }
-                wrong[chunk - run.first] += 1;
-                self.wrong(file, chunk, wrong[chunk - run.first], watch)?;
+                wrong[at] += 1;
+                self.wrong(file, chunk, wrong[at], watch)?;
             }
             tries = if gained { 0 } else { tries + 1 };
             if let Some(trouble) = trouble {
@@ -145,47 +167,48 @@ impl Source {
         }
     }
 
-    /// Reads a run to its place in `bytes`, which begin at `start` of the file; up to where it came.
-    async fn fill(&self, run: Run, start: u64, bytes: &mut Vec<u8>, watch: &Watch) -> (u64, Option<Trouble>) {
+    /// Reads a run to its place in `bytes`, which begin at `start` of the file; for each chunk that came, whether it is right.
+    async fn fill(&self, run: Run, start: u64, bytes: &mut Vec<u8>, watch: &Watch) -> (Vec<bool>, Option<Trouble>) {
         let (from, len) = run.range(&self.manifest);
         let object = format!("{}{}", self.folder, self.manifest.files[run.file].path);
+        if let Store::Folder(folder) = &self.store {
+            // A disk keeps a thread waiting, which must not be one that others wait for.
+            let (folder, mut lent, file) = (folder.clone(), std::mem::take(bytes), &self.manifest.files[run.file]);
+            let chunks = file.chunks[run.first..run.end].to_vec();
+            let checks = self.checks.as_ref().map(|checks| checks[run.file][run.first..run.end].to_vec());
+            let read = tokio::task::spawn_blocking(move || {
+                let mut right = Vec::with_capacity(chunks.len());
+                let read = read_hot(&folder, &object, &chunks, checks.as_deref(), &mut lent, start, &mut right);
+                (lent, right, read.err())
+            });
+            let Ok((lent, right, trouble)) = read.await else {
+                let ended = Error::environment("a thread ended", "run the same command again");
+                return (Vec::new(), Some(Trouble::Stop(ended)));
+            };
+            *bytes = lent;
+            let came = Run { end: run.first + right.len(), ..run }.range(&self.manifest).1;
+            self.read.fetch_add(came, Ordering::Relaxed);
+            return (right, trouble);
+        }
         let mut etag = self.lock()[run.file].etag.clone();
         let mut at = usize::try_from(from - start).unwrap_or_default();
-        let read = match &self.store {
-            // A disk keeps a thread waiting, which must not be one that others wait for.
-            Store::Folder(folder) => {
-                let (folder, mut lent) = (folder.clone(), std::mem::take(bytes));
-                let read = tokio::task::spawn_blocking(move || {
-                    let mut at = at;
-                    let read = folder.range(&object, (from, len), &mut |piece| {
-                        put(&mut lent, &mut at, piece);
-                        Ok(())
-                    });
-                    (lent, at, read)
-                });
-                let Ok((lent, came, read)) = read.await else {
-                    return (
-                        from,
-                        Some(Trouble::Stop(Error::environment("a thread ended", "run the same command again"))),
-                    );
-                };
-                (*bytes, at) = (lent, came);
-                read
-            }
-            store => {
-                let mut take = |piece: &[u8]| {
-                    put(bytes, &mut at, piece);
-                    Ok(())
-                };
-                store.range(&object, (from, len), &mut etag, &mut take).await
-            }
+        let mut take = |piece: &[u8]| {
+            bytes[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+            Ok(())
         };
+        let read = self.store.range(&object, (from, len), &mut etag, &mut take).await;
         if self.lock()[run.file].note(etag, &read) {
             watch(&Event::Changed { path: self.manifest.files[run.file].path.to_string() });
         }
         let came = start + at as u64;
         self.read.fetch_add(came - from, Ordering::Relaxed);
-        (came, read.err())
+        let chunks = self.manifest.files[run.file].chunks[run.first..run.end].iter();
+        let right = chunks.take_while(|chunk| chunk.end() <= came).map(|chunk| {
+            let at = usize::try_from(chunk.offset - start).unwrap_or_default();
+            *blake3::hash(&bytes[at..at + chunk.len as usize]).as_bytes() == chunk.blake3
+        });
+        (right.collect(), read.err())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Seen>> {
@@ -193,7 +216,7 @@ impl Source {
     }
 
     fn wrong(&self, file: &File, chunk: usize, times: u32, watch: &Watch) -> Result<(), Error> {
-        if self.is_directory {
+        if self.checks.is_some() {
             return Err(changed(file.path.as_str()));
         }
         let place = file.chunks[chunk];
@@ -202,10 +225,36 @@ impl Source {
     }
 }
 
-/// A piece to its place; no store gives more than was asked for.
-fn put(bytes: &mut [u8], at: &mut usize, piece: &[u8]) {
-    bytes[*at..*at + piece.len()].copy_from_slice(piece);
-    *at += piece.len();
+/// Reads chunks of a file to their places in `bytes`, which begin at `start` of it, and looks at each piece while it is in the
+/// processor's own memory: whether each chunk is the one that was checked before, or has its hash.
+fn read_hot(
+    folder: &Folder,
+    object: &str,
+    chunks: &[Chunk],
+    checks: Option<&[u64]>,
+    bytes: &mut [u8],
+    start: u64,
+    right: &mut Vec<bool>,
+) -> Result<(), Trouble> {
+    let opened = folder.open(object)?;
+    for (number, chunk) in chunks.iter().enumerate() {
+        let at = usize::try_from(chunk.offset - start).unwrap_or_default();
+        let (mut hasher, mut check) = (blake3::Hasher::new(), add::check());
+        let mut offset = chunk.offset;
+        for piece in bytes[at..at + chunk.len as usize].chunks_mut(HOT) {
+            opened.read(offset, piece)?;
+            match checks {
+                Some(_) => check.update(piece),
+                None => drop(hasher.update(piece)),
+            }
+            offset += piece.len() as u64;
+        }
+        right.push(match checks {
+            Some(checks) => check.finalize() == checks[number],
+            None => *hasher.finalize().as_bytes() == chunk.blake3,
+        });
+    }
+    Ok(())
 }
 
 pub(crate) fn changed(path: &str) -> Error {

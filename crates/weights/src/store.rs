@@ -23,7 +23,7 @@ use crate::{
 mod bucket;
 #[cfg(test)]
 pub(crate) mod conformance;
-mod folder;
+pub(crate) mod folder;
 mod net;
 mod objects;
 mod probe;

@@ -32,6 +32,28 @@ pub struct Folder {
     root: PathBuf,
 }
 
+/// An object that is being read.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    file: fs::File,
+    path: PathBuf,
+}
+
+impl Opened {
+    /// Reads what lies at a place, all of it.
+    pub(crate) fn read(&self, from: u64, to: &mut [u8]) -> Result<(), Trouble> {
+        self.file.read_exact_at(to, from).map_err(|e| {
+            Trouble::Stop(match e.kind() {
+                io::ErrorKind::UnexpectedEof => {
+                    let message = format!("{} is shorter than its manifest says", self.path.display());
+                    Error::content(message, "publish the version again")
+                }
+                _ => Error::io("read", &self.path, &e),
+            })
+        })
+    }
+}
+
 impl Folder {
     pub(crate) fn new(root: &Path) -> Self {
         // One folder has one name, by which journals and ledgers are found.
@@ -57,25 +79,25 @@ impl Folder {
         (from, len): (u64, u64),
         sink: &mut impl FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Trouble> {
-        let path = self.place(object);
-        let reading = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound => Trouble::Absent,
-            io::ErrorKind::UnexpectedEof => {
-                let message = format!("{} is shorter than its manifest says", path.display());
-                Trouble::Stop(Error::content(message, "publish the version again"))
-            }
-            _ => Trouble::Stop(Error::io("read", &path, &e)),
-        };
-        let file = disk::open(&path).map_err(reading)?;
+        let object = self.open(object)?;
         let mut buffer = vec![0; BUFFER.min(usize::try_from(len).unwrap_or(BUFFER))];
         let mut at = 0;
         while at < len {
             let piece = &mut buffer[..BUFFER.min(usize::try_from(len - at).unwrap_or(BUFFER))];
-            file.read_exact_at(piece, from + at).map_err(reading)?;
+            object.read(from + at, piece)?;
             sink(piece).map_err(Trouble::Stop)?;
             at += piece.len() as u64;
         }
         Ok(())
+    }
+
+    pub(crate) fn open(&self, object: &str) -> Result<Opened, Trouble> {
+        let path = self.place(object);
+        match disk::open(&path) {
+            Ok(file) => Ok(Opened { file, path }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Trouble::Absent),
+            Err(e) => Err(Trouble::Stop(Error::io("read", &path, &e))),
+        }
     }
 
     pub(crate) fn whole(&self, object: &str, limit: usize) -> Result<(Vec<u8>, Tag), Trouble> {
