@@ -9,7 +9,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Seek as _, Write as _},
+    io::{Read as _, Seek as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -40,6 +40,7 @@ pub(crate) struct Meter {
 struct Ledger {
     path: PathBuf,
     file: fs::File,
+    len: u64,
     asked: u64,
 }
 
@@ -66,7 +67,7 @@ impl Meter {
             .and_then(|_| file.sync_all())
             .map_err(|e| Error::io("write", path, &e))?;
         disk::sync_folder_of(path)?;
-        Ok(Self { budget, ledger: Some(Mutex::new(Ledger { path: path.to_owned(), file, asked })) })
+        Ok(Self { budget, ledger: Some(Mutex::new(Ledger { path: path.to_owned(), file, len: whole as u64, asked })) })
     }
 
     /// Before a request for so many bytes: whether it may be made. It has been counted then.
@@ -131,8 +132,9 @@ impl Meter {
 
 impl Ledger {
     fn count(&mut self, bytes: u64) -> Result<(), Error> {
-        let written = self.file.write_all(format!("asked {bytes}\n").as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(|e| Error::io("write", &self.path, &e))?;
+        let written = disk::append(&self.file, self.len, format!("asked {bytes}\n").as_bytes());
+        self.len = written.map_err(|e| Error::io("write", &self.path, &e))?;
+        self.file.sync_data().map_err(|e| Error::io("write", &self.path, &e))?;
         self.asked = self.asked.saturating_add(bytes);
         Ok(())
     }

@@ -87,7 +87,26 @@ pub struct Published {
 /// Publishes. Dropped at any time, it leaves a store in which the ref points to where it did, and a journal by which the
 /// next call goes on.
 pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> {
-    let Job { source, target, version, signature, reference, state } = job;
+    // Before anything is written: without a journal nobody would know of what is begun.
+    let found = &job.version;
+    let journal = Arc::new(Uploads::open(&job.state, &job.target, &found.manifest.model, &found.digest)?);
+    let target = job.target.clone();
+    let published = with_journal(job, journal.clone(), watch).await;
+    if published.is_ok() {
+        // Of files that somebody else has brought meanwhile.
+        for upload in journal.all() {
+            target.abort(&upload).await?;
+        }
+    }
+    // What was begun, the next call goes on with.
+    if published.is_ok() || journal.is_empty() {
+        journal.remove()?;
+    }
+    published
+}
+
+async fn with_journal(job: Job, journal: Arc<Uploads>, watch: Watch) -> Result<Published, Error> {
+    let Job { source, target, version, signature, reference, .. } = job;
     let Found { digest, bytes, manifest } = version;
     let (model, total) = (manifest.model.clone(), manifest.total());
     target.prove().await?;
@@ -106,7 +125,6 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
         watch(&Event::Progress { right: total, fetched: 0 });
         return Ok(Published { total, kept: total, known: true, ..Published::default() });
     }
-    let journal = Uploads::open(&state, &target, &model, &digest)?;
     let lacking = refs::missing(&there, &manifest, &digest);
     let lacking: Vec<usize> =
         (0..manifest.files.len()).filter(|at| lacking.contains(&manifest.files[*at].path.as_str())).collect();
@@ -115,20 +133,13 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
     let lacking_bytes: u64 = lacking.iter().map(|at| manifest.files[*at].size).sum();
     push.kept.store(total - lacking_bytes, Ordering::Relaxed);
     push.done(total - lacking_bytes);
-    let published = async {
-        let to_send = push.clone().copy_known(&lacking, &older).await?;
-        push.clone().send(to_send).await?;
-        push.settle_manifest(&digest, &model, &bytes).await?;
-        refs::point(&push.target, &manifest, &digest, &reference, before).await
-    };
-    let published = published.await;
-    // What was begun, the next call goes on with.
-    if published.is_ok() || push.journal.is_empty() {
-        push.journal.remove()?;
-    }
+    let to_send = push.clone().copy_known(&lacking, &older).await?;
+    push.clone().send(to_send).await?;
+    push.settle_manifest(&digest, &model, &bytes).await?;
+    refs::point(&push.target, &manifest, &digest, &reference, before).await?;
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (sent, kept, copied, retries) = (read(&push.sent), read(&push.kept), read(&push.copied), read(&push.retries));
-    published.map(|()| Published { total, sent, kept, copied, retries, known: false })
+    Ok(Published { total, sent, kept, copied, retries, known: false })
 }
 
 /// Files of older versions by SHA-256 and size, and the objects that they are.
@@ -163,7 +174,7 @@ struct Push {
     target: Store,
     /// The version's folder in the target.
     folder: String,
-    journal: Uploads,
+    journal: Arc<Uploads>,
     watch: Watch,
     /// What is in memory, and what is on its way.
     held: Arc<Semaphore>,
@@ -213,7 +224,14 @@ enum Sent {
 }
 
 impl Push {
-    fn new(source: Source, target: Store, folder: String, journal: Uploads, watch: Watch, lacking: &[usize]) -> Self {
+    fn new(
+        source: Source,
+        target: Store,
+        folder: String,
+        journal: Arc<Uploads>,
+        watch: Watch,
+        lacking: &[usize],
+    ) -> Self {
         let sizes = lacking.iter().map(|at| part_size(source.manifest().files[*at].size));
         let longest = sizes.max().unwrap_or(PART).max(PART);
         // A part that is being put together may hold one run more than itself; of each long file there is one, and one run
@@ -276,7 +294,9 @@ impl Push {
 
     async fn send(self: Arc<Self>, files: Vec<usize>) -> Result<(), Error> {
         // What was read and not yet sent is lost when a budget ends, so that one that does not reach is not begun.
-        self.source.afford(files.iter().map(|at| self.unsent(*at)).sum())?;
+        let unsent = files.iter().map(|at| self.unsent(*at)).sum();
+        self.source.afford(unsent)?;
+        self.target.room_for(unsent)?;
         let (long, short): (Vec<usize>, Vec<usize>) = files.into_iter().partition(|at| self.file(*at).size > PART);
         let short = short.into_iter().map(|at| Bound::spawn(self.clone().send_short(at)));
         let short = stream::iter(short).map(Bound::end).buffer_unordered(SHORT_FILES).try_collect::<()>();
@@ -353,7 +373,11 @@ impl Push {
         }
         let upload = self.target.begin(object).await?;
         let part_size = part_size(size);
-        self.journal.begin(&upload, part_size)?;
+        if let Err(error) = self.journal.begin(&upload, part_size) {
+            // Nobody would know of it.
+            self.target.abort(&upload).await.ok();
+            return Err(error);
+        }
         Ok(Begun { upload, part_size, parts: BTreeMap::new() })
     }
 

@@ -166,6 +166,14 @@ impl Store {
         answer(object, done).map(|_| ())
     }
 
+    /// Refuses so many bytes more where it can be known that they do not fit.
+    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), Error> {
+        match self {
+            Self::Folder(folder) => folder.room_for(bytes),
+            Self::Bucket(_) | Self::Web(_) => Ok(()),
+        }
+    }
+
     /// Begins an object that comes in parts.
     pub async fn begin(&self, object: &str) -> Result<Upload, Error> {
         let begun = match self {
