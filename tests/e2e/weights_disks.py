@@ -59,10 +59,12 @@ class Disk:
 def can_mount():
     where = path("try")
     os.makedirs(where, exist_ok=True)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", where], capture_output=True).returncode != 0:
+    mount = lambda *args: subprocess.run(["mount", *args, where], capture_output=True).returncode == 0
+    if not mount("-t", "tmpfs", "-o", "size=1m", "tmpfs"):
         return False
+    can = mount("-o", "remount,ro") and mount("-o", "remount,rw")
     subprocess.run(["umount", where], check=True)
-    return True
+    return can
 
 
 def again_where_it_can_be_mounted():

@@ -9,13 +9,14 @@
 //! parts are longer, since a store allows ten thousand of them).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -53,6 +54,8 @@ const SHORT_FILES: usize = 32;
 /// Runs of one file that are read ahead, in order.
 const AHEAD: usize = 3;
 const COPIES: usize = 8;
+/// For uploads that are being begun when a push ends: the store may have them, and the journal has to.
+const LAST_BEGUN: Duration = Duration::from_secs(10);
 /// Older versions that are looked through for files to copy, the newest first.
 const OLDER: usize = 16;
 
@@ -118,9 +121,7 @@ async fn with_journal(job: Job, journal: Arc<Uploads>, watch: Watch) -> Result<P
     if let Some(signature) = signature {
         target.put(&store::signature_object(&model, &digest), &signature, &When::Always).await?;
     }
-    if before.as_ref().is_some_and(|(named, _)| *named == digest)
-        && refs::missing(&there, &manifest, &digest).is_empty()
-    {
+    if refs::named_by(before.as_ref()) == Some(digest) && refs::missing(&there, &manifest, &digest).is_empty() {
         same_manifest(&target, &store::manifest_object(&model, &digest), &digest, &bytes).await?;
         watch(&Event::Progress { right: total, fetched: 0 });
         return Ok(Published { total, kept: total, known: true, ..Published::default() });
@@ -176,9 +177,13 @@ struct Push {
     folder: String,
     journal: Arc<Uploads>,
     watch: Watch,
+    /// Files that are in their place.
+    whole: Mutex<BTreeSet<usize>>,
     /// What is in memory, and what is on its way.
     held: Arc<Semaphore>,
     open: Semaphore,
+    /// Uploads that are being begun, of which each has a permit.
+    beginning: Arc<Semaphore>,
     pace: Pace,
     right: AtomicU64,
     sent: AtomicU64,
@@ -243,8 +248,10 @@ impl Push {
             folder,
             journal,
             watch,
+            whole: Mutex::default(),
             held: Arc::new(Semaphore::new(usize::try_from(held).unwrap_or(Semaphore::MAX_PERMITS))),
             open: Semaphore::new(OPEN_BYTES as usize),
+            beginning: Arc::new(Semaphore::new(LONG_FILES)),
             pace: Pace::new(),
             right: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -269,6 +276,7 @@ impl Push {
     }
 
     fn file_done(&self, at: usize) {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(at);
         (self.watch)(&Event::File { path: self.file(at).path.to_string() });
     }
 
@@ -294,21 +302,47 @@ impl Push {
 
     async fn send(self: Arc<Self>, files: Vec<usize>) -> Result<(), Error> {
         // What was read and not yet sent is lost when a budget ends, so that one that does not reach is not begun.
-        let unsent = files.iter().map(|at| self.unsent(*at)).sum();
-        self.source.afford(unsent)?;
-        self.target.room_for(unsent)?;
-        let (long, short): (Vec<usize>, Vec<usize>) = files.into_iter().partition(|at| self.file(*at).size > PART);
+        let unread = || files.iter().map(|at| self.unread(*at)).sum();
+        if !self.source.meter.reaches(unread()) {
+            return Err(self.source.meter.stopped(unread()));
+        }
+        self.target.room_for(files.iter().map(|at| self.unsent(*at)).sum())?;
+        let (long, short): (Vec<usize>, Vec<usize>) = files.iter().partition(|at| self.file(**at).size > PART);
         let short = short.into_iter().map(|at| Bound::spawn(self.clone().send_short(at)));
         let short = stream::iter(short).map(Bound::end).buffer_unordered(SHORT_FILES).try_collect::<()>();
         let long = stream::iter(long).map(|at| Bound::spawn(self.clone().send_long(at)).end());
         let long = long.buffer_unordered(LONG_FILES).try_collect::<()>();
-        futures_util::future::try_join(short, long).await.map(|_| ())
+        let sent = futures_util::future::try_join(short, long).await;
+        if sent.is_err() {
+            tokio::time::timeout(LAST_BEGUN, self.beginning.acquire_many(LONG_FILES as u32)).await.ok();
+            self.beginning.close();
+        }
+        match sent {
+            // What was asked for and has not been sent is lost.
+            Err(_) if self.source.over.load(Ordering::Relaxed) => Err(self.source.meter.stopped(unread())),
+            sent => sent.map(|_| ()),
+        }
     }
 
     /// What the store has not acknowledged of a file.
     fn unsent(&self, at: usize) -> u64 {
         let sent = self.journal.resume(&self.object(at)).map_or(0, |begun| begun.parts.len() as u64 * begun.part_size);
         self.file(at).size.saturating_sub(sent)
+    }
+
+    /// What has to be read for it: chunks that lie in two parts are read for either.
+    fn unread(&self, at: usize) -> u64 {
+        let file = self.file(at);
+        if self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(&at) {
+            return 0;
+        }
+        match self.journal.resume(&self.object(at)).filter(|begun| fits(begun, file.size)) {
+            Some(begun) => {
+                let runs = lacking_runs(self.source.manifest(), at, &Assembly::new(file.size, &begun));
+                runs.iter().map(|run| run.range(self.source.manifest()).1).sum()
+            }
+            None => file.size,
+        }
     }
 
     async fn hold(&self, bytes: u64) -> OwnedSemaphorePermit {
@@ -360,19 +394,28 @@ impl Push {
     }
 
     /// The upload of a file: the one in the journal, or a new one.
-    async fn begun(&self, at: usize, object: &str) -> Result<Begun, Error> {
+    async fn begun(self: &Arc<Self>, at: usize, object: &str) -> Result<Begun, Error> {
         let size = self.file(at).size;
-        if let Some(begun) = self.journal.resume(object) {
-            let fits =
-                begun.part_size == part_size(size) && begun.parts.keys().all(|n| (*n as u64) * begun.part_size < size);
-            if fits {
-                self.kept.fetch_add(sent_of(&begun, size), Ordering::Relaxed);
-                self.done(sent_of(&begun, size));
-                return Ok(begun);
-            }
+        if let Some(begun) = self.journal.resume(object).filter(|begun| fits(begun, size)) {
+            self.kept.fetch_add(sent_of(&begun, size), Ordering::Relaxed);
+            self.done(sent_of(&begun, size));
+            return Ok(begun);
         }
+        let (push, object) = (self.clone(), object.to_owned());
+        let closed = |_| Error::environment("the push has ended", "run the same command again");
+        let turn = self.beginning.clone().acquire_owned().await.map_err(closed)?;
+        // To its end, also where this file's task is ended by another's fault.
+        let begun = tokio::spawn(async move {
+            let _turn = turn;
+            push.begin(&object, part_size(size)).await
+        });
+        begun
+            .await
+            .unwrap_or_else(|e| Err(Error::environment(format!("a task ended: {e}"), "run the same command again")))
+    }
+
+    async fn begin(&self, object: &str, part_size: u64) -> Result<Begun, Error> {
         let upload = self.target.begin(object).await?;
-        let part_size = part_size(size);
         if let Err(error) = self.journal.begin(&upload, part_size) {
             // Nobody would know of it.
             self.target.abort(&upload).await.ok();
@@ -385,9 +428,7 @@ impl Push {
     async fn send_parts(self: Arc<Self>, at: usize, begun: &Begun) -> Result<Sent, Error> {
         let size = self.file(at).size;
         let mut parts = Assembly::new(size, begun);
-        let chunks = &self.file(at).chunks;
-        let runs =
-            plan::runs_of(self.source.manifest(), at, |chunk| parts.lacks(chunks[chunk].offset, chunks[chunk].end()));
+        let runs = lacking_runs(self.source.manifest(), at, &parts);
         // Memory is taken in the order in which runs are needed: two files whose later runs hold what their next ones wait for
         // would wait for ever.
         let hold = |run: Run| {
@@ -507,6 +548,17 @@ async fn same_manifest(target: &Store, object: &str, digest: &Digest, bytes: &[u
         format!("{object} is there and is not {digest}"),
         "move it away, and run the same command again: nothing that was there before was changed",
     ))
+}
+
+/// Whether an upload of a journal can be of a file of this size.
+fn fits(begun: &Begun, size: u64) -> bool {
+    begun.part_size == part_size(size) && begun.parts.keys().all(|n| (*n as u64) * begun.part_size < size)
+}
+
+/// What is read for the parts that are missing.
+fn lacking_runs(manifest: &Manifest, at: usize, parts: &Assembly) -> Vec<Run> {
+    let chunks = &manifest.files[at].chunks;
+    plan::runs_of(manifest, at, |chunk| parts.lacks(chunks[chunk].offset, chunks[chunk].end()))
 }
 
 /// The bytes of the parts that are there.

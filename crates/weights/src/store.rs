@@ -54,7 +54,7 @@ pub enum Store {
 
 #[derive(Serialize, Deserialize)]
 struct RefText {
-    digest: String,
+    digest: Option<String>,
     schema: String,
 }
 
@@ -64,6 +64,14 @@ pub struct Found {
     pub digest: Digest,
     pub bytes: Vec<u8>,
     pub manifest: Manifest,
+}
+
+/// A ref as it was read: where it points, and what a swap compares.
+#[derive(Clone, Debug)]
+pub(crate) struct Ref {
+    /// `None` of one that was withdrawn, which is no ref to all but a swap.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) tag: Tag,
 }
 
 /// A ref of a store.
@@ -150,15 +158,15 @@ impl Store {
 
     /// Where a ref points; `None` when there is none.
     pub async fn resolve(&self, model: &ModelName, name: &RefName) -> Result<Option<Digest>, Error> {
-        Ok(self.reference(model, name).await?.map(|(digest, _)| digest))
+        Ok(self.reference(model, name).await?.and_then(|there| there.digest))
     }
 
     /// The same, with what a swap compares.
-    pub(crate) async fn reference(&self, model: &ModelName, name: &RefName) -> Result<Option<(Digest, Tag)>, Error> {
+    pub(crate) async fn reference(&self, model: &ModelName, name: &RefName) -> Result<Option<Ref>, Error> {
         let object = ref_object(model, name);
         let Some((bytes, tag)) = self.whole(&object, LONGEST_REF).await? else { return Ok(None) };
-        let digest = parse_ref(&bytes).ok_or_else(|| not_a_ref(&object))?;
-        Ok(Some((digest, tag)))
+        let digest = parse_ref(&object, &bytes)?;
+        Ok(Some(Ref { digest, tag }))
     }
 
     /// All refs, by model and name.
@@ -181,8 +189,8 @@ impl Store {
             };
             let (Ok(model), Ok(name)) = (model.parse::<ModelName>(), name.parse::<RefName>()) else { continue };
             let Some((bytes, _)) = self.whole(&meta.object, LONGEST_REF).await? else { continue };
-            let digest = parse_ref(&bytes).ok_or_else(|| not_a_ref(&meta.object))?;
-            listed.push(Listed { model, name, digest });
+            let digest = parse_ref(&meta.object, &bytes)?;
+            listed.extend(digest.map(|digest| Listed { model, name, digest }));
         }
         Ok(listed)
     }
@@ -230,13 +238,17 @@ fn refused(object: &str, fault: &Fault) -> Error {
     Error::content(format!("{object}: {fault}"), "publish the version again with `outrigger weights add`")
 }
 
-fn parse_ref(bytes: &[u8]) -> Option<Digest> {
-    let text: RefText = serde_json::from_slice(bytes).ok()?;
-    if text.schema == REF_SCHEMA { text.digest.parse().ok() } else { None }
+/// Where a ref points; `None` of one that was withdrawn.
+fn parse_ref(object: &str, bytes: &[u8]) -> Result<Option<Digest>, Error> {
+    let text: RefText = serde_json::from_slice(bytes).map_err(|_| not_a_ref(object))?;
+    if text.schema != REF_SCHEMA {
+        return Err(not_a_ref(object));
+    }
+    text.digest.map(|digest| digest.parse().map_err(|_| not_a_ref(object))).transpose()
 }
 
-pub(crate) fn ref_text(digest: &Digest) -> Vec<u8> {
-    let text = RefText { digest: digest.to_string(), schema: REF_SCHEMA.to_owned() };
+pub(crate) fn ref_text(digest: Option<&Digest>) -> Vec<u8> {
+    let text = RefText { digest: digest.map(Digest::to_string), schema: REF_SCHEMA.to_owned() };
     let mut bytes = serde_json::to_vec(&text).expect("strings can be written");
     bytes.push(b'\n');
     bytes
@@ -245,7 +257,7 @@ pub(crate) fn ref_text(digest: &Digest) -> Vec<u8> {
 /// The bytes that it takes to find a version: its manifest, and the ref that named it.
 pub(crate) fn control_bytes(wanted: &Wanted, found: &Found) -> u64 {
     let reference = match wanted.version {
-        Version::Ref(_) => ref_text(&found.digest).len(),
+        Version::Ref(_) => ref_text(Some(&found.digest)).len(),
         Version::Digest(_) => 0,
     };
     (found.bytes.len() + reference) as u64
