@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import weights
@@ -198,7 +199,7 @@ def unchanged_files_are_copied():
 
 def faults_on_the_wire_are_survived(kind, **more):
     store = new_store()
-    # An upload whose id was lost on the way to us stays with the store, and nobody can know: for those there are lifecycle rules.
+    # An upload whose id was lost on the way to us stays with the store until gc ends it, which has a test of its own.
     begin = [] if kind == "lose_answer" else ["CreateMultipartUpload"]
     for operation in ["UploadPart", "PutObject", "CompleteMultipartUpload", *begin]:
         store.fault(kind, operation=operation, key="bucket/w/models/*", every=3, times=4, **more)
@@ -448,7 +449,7 @@ def gc_deletes_nothing_where_a_ref_cannot_be_read():
     folder = f"file://{path('garbled')}"
     digest = last_line(run(store, "add", path("model"), "--name", NAME, "--to", folder, "--json"))["digest"]
     ref = path("garbled", "refs", NAME, "main")
-    for garbled in ("", "{}", '{"digest":"%s","schema":"outrigger.ref/v2"}' % digest):
+    for garbled in ("", "{}", '{"schema":"outrigger.ref/v1"}', '{"digest":"%s","schema":"outrigger.ref/v2"}' % digest):
         with open(ref, "w") as out:
             out.write(garbled)
         said = run(store, "gc", "--from", folder, "--older-than", "0s", "--keep", "0", expect=1).stderr
@@ -458,6 +459,41 @@ def gc_deletes_nothing_where_a_ref_cannot_be_read():
     run(store, "rollback", NAME, "--to", folder, "--version", digest)
     run(store, "gc", "--from", folder, "--older-than", "0s", "--keep", "0")
     assert sums(path("garbled", "models", NAME, digest[7:19])) == sums(path("model"))
+
+
+def uploads_whose_id_was_lost_are_ended_by_gc():
+    """When they are old, and not those that a push of this machine is at work on."""
+    store = new_store()
+    store.fault("lose_answer", operation="CreateMultipartUpload", times=2)
+    digest = last_line(add(store))["digest"]
+    assert store.heal() == {"lose_answer": 2}
+    gc = lambda *more: last_line(run(store, "gc", "--from", "s3://bucket/w", "--json", *more))
+    assert len(store.uploads()[0]) == 2
+    assert gc()["gone"] == [] and len(gc("--older-than", "0s", "--dry-run")["gone"]) == 2 == len(store.uploads()[0])
+    # What else is in the bucket is somebody else's.
+    request = urllib.request.Request(f"{store.url}/bucket/w/models/x/y/not-ours/z?uploads", method="POST")
+    urllib.request.urlopen(request, timeout=30).close()
+    store.fault("status", status=403, operation="ListMultipartUploads")
+    told = gc("--older-than", "0s")
+    assert told["gone"] == [] and "may not list the uploads of models in bucket" in told["notes"][0], told
+    store.heal()
+    # One that is at work, and has its ids in a journal.
+    store.fault("slow", operation="UploadPart", bytes_per_second=8 * MIB)
+    push = started(store, "add", path("model"), "--name", "acme/live", "--to", "s3://bucket/w")
+    journals = lambda: "".join(open(file).read() for file in glob.glob(path("state", "outrigger", "uploads", "*")))
+    while push.poll() is None and journals().count('"event":"begun"') < 2:
+        time.sleep(0.002)
+    live = {line["id"] for line in map(json.loads, journals().splitlines()) if line.get("event") == "begun"}
+    gone = gc("--older-than", "0s")["gone"]
+    assert [one["why"] for one in gone if NAME in one["what"]] == ["upload", "upload"] and len(live) == 2, gone
+    assert live <= set(store.uploads()[0]) and len(store.uploads()[0]) == 3, (live, store.uploads())
+    push.kill()
+    push.communicate()
+    store.heal()
+    store.settled()
+    gc("--older-than", "0s")
+    assert len(store.uploads()[0]) == 1 and os.listdir(path("state", "outrigger", "uploads")) == []
+    assert sums(version_folder(store, digest)) == sums(path("model"))
 
 
 def no_secret_of_an_address_is_printed():
@@ -481,6 +517,7 @@ TESTS = [
     another_object_under_the_same_name_is_noticed,
     what_is_wrong_is_said,
     gc_deletes_nothing_where_a_ref_cannot_be_read,
+    uploads_whose_id_was_lost_are_ended_by_gc,
     no_secret_of_an_address_is_printed,
     over_tls,
 ]

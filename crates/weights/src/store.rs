@@ -29,11 +29,12 @@ mod objects;
 mod probe;
 mod provider;
 pub(crate) mod trouble;
+mod unfinished;
 mod web;
 
 pub use bucket::Bucket;
 pub use folder::Folder;
-pub use objects::{Meta, Part, Put, Tag, Upload, When};
+pub use objects::{Meta, Part, Put, Tag, Unfinished, Upload, When};
 pub use provider::Side;
 pub use web::Base;
 
@@ -54,6 +55,8 @@ pub enum Store {
 
 #[derive(Serialize, Deserialize)]
 struct RefText {
+    /// It has to be there: what has lost it is no ref that was withdrawn.
+    #[serde(deserialize_with = "Option::deserialize")]
     digest: Option<String>,
     schema: String,
 }

@@ -7,7 +7,7 @@
 //! not have, and then the file is begun again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{Read as _, Seek as _},
     path::{Path, PathBuf},
@@ -189,6 +189,20 @@ impl Left {
     pub(crate) fn remove(self) -> Result<(), Error> {
         fs::remove_file(&self.path).map_err(|e| Error::io("remove", &self.path, &e))
     }
+}
+
+/// The ids of all uploads that a journal of this machine names, also of pushes that are at work.
+pub(crate) fn known(state: &Path) -> Result<BTreeSet<String>, Error> {
+    let folder = state.join("uploads");
+    let names = if folder.is_dir() { disk::names(&folder)? } else { Vec::new() };
+    let mut known = BTreeSet::new();
+    for path in names.iter().map(|name| folder.join(name)).filter(|path| path.extension() == Some("jsonl".as_ref())) {
+        // One that has just been removed names none.
+        let Ok(mut file) = disk::open(&path) else { continue };
+        let (_, begun, _) = read(&mut file, &path)?;
+        known.extend(begun.into_values().map(|begun| begun.upload.id));
+    }
+    Ok(known)
 }
 
 /// The journals of pushes into a store that nobody is at work on.

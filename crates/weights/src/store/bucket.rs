@@ -16,9 +16,10 @@ use object_store::{
 };
 
 use super::{
-    Meta, Put, Tag, When,
+    Meta, Put, Tag, Unfinished, Upload, When,
     net::{Fault, Status},
     trouble::{Trouble, again},
+    unfinished::Asker,
     web::{may_pass, no_ranges, note_etag, too_short},
 };
 use crate::Error;
@@ -43,6 +44,8 @@ pub struct Bucket {
     variables: &'static str,
     /// The longest object that the provider copies in one request.
     longest_copy: u64,
+    /// Where it can be asked for uploads that were begun.
+    unfinished: Option<Asker>,
 }
 
 impl fmt::Debug for Bucket {
@@ -59,12 +62,13 @@ pub(super) struct Parts {
     pub(super) prefix: String,
     pub(super) variables: &'static str,
     pub(super) longest_copy: u64,
+    pub(super) unfinished: Option<Asker>,
 }
 
 impl Bucket {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { provider, url, name, prefix, variables, longest_copy } = parts;
-        Self { provider, url, name, prefix, variables, longest_copy }
+        let Parts { provider, url, name, prefix, variables, longest_copy, unfinished } = parts;
+        Self { provider, url, name, prefix, variables, longest_copy, unfinished }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -173,6 +177,22 @@ impl Bucket {
 
     pub(crate) async fn begin(&self, object: &str) -> Result<String, Trouble> {
         self.provider.create_multipart(&self.path(object)?).await.map_err(|e| self.trouble(object, "write", e))
+    }
+
+    /// The uploads below a prefix that have not become objects; nothing where there is no such list.
+    pub(crate) async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Trouble> {
+        let Some(asker) = &self.unfinished else { return Ok(Vec::new()) };
+        let ours = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let listed = asker.list(&format!("{ours}{prefix}/")).await.map_err(|fault| match fault {
+            Fault::Broken(why) => again(why),
+            Fault::Refused(error) => Trouble::Stop(error),
+            Fault::Status(said) => self.said(prefix, "list the uploads of", &said),
+        })?;
+        let named = listed.into_iter().filter_map(|one| {
+            let object = one.key.strip_prefix(&ours)?.to_owned();
+            Some(Unfinished { upload: Upload { object, id: one.id }, begun: one.begun })
+        });
+        Ok(named.collect())
     }
 
     pub(crate) async fn part(

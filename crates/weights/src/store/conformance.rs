@@ -204,6 +204,7 @@ fn of_provider(provider: Arc<dyn super::bucket::Provider>) -> Store {
         prefix: "some/prefix".into(),
         variables: "nothing",
         longest_copy: u64::MAX,
+        unfinished: None,
     }))
 }
 

@@ -389,7 +389,7 @@ pub(crate) async fn words_of(answer: Response<Answer>) -> Status {
     }
 }
 
-fn element(xml: &str, name: &str) -> Option<String> {
+pub(super) fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     Some(text.trim().chars().filter(|c| !c.is_control()).collect())

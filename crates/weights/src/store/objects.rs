@@ -52,6 +52,13 @@ pub struct Upload {
     pub id: String,
 }
 
+/// An upload that has not become an object, and when it was begun, in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    pub upload: Upload,
+    pub begun: u64,
+}
+
 /// A part: its number from 0, where it belongs, and its bytes.
 #[derive(Clone, Debug)]
 pub struct Part<'a> {
@@ -209,6 +216,14 @@ impl Store {
             Self::Web(_) => return Err(self.read_only("write")),
         };
         Ok(answer(&upload.object, done)?.is_some())
+    }
+
+    /// Uploads below a folder that have not become objects, whoever began them, where the store can be asked: S3 can.
+    pub async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Error> {
+        match self {
+            Self::Bucket(bucket) => written(prefix, insist(|| bucket.unfinished(prefix)).await),
+            Self::Folder(_) | Self::Web(_) => Ok(Vec::new()),
+        }
     }
 
     /// Forgets an object that came in parts.

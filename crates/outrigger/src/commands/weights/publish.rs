@@ -237,18 +237,21 @@ pub(super) async fn gc(args: GcArgs) -> Exit {
         let rules = Rules { keep, older_than, dry_run, state: state.folder()? };
         gc::collect(&Store::parse(&from)?, &rules, now).await
     };
-    let Collected { gone, refs, kept } = match collected.await {
+    let Collected { gone, refs, kept, notes } = match collected.await {
         Ok(collected) => collected,
         Err(error) => return failed(&error),
     };
     let went = gone.iter().filter(|one| one.why != Why::NamedMeanwhile);
     let (count, freed) = went.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.bytes));
+    for note in &notes {
+        eprintln!("note: {note}");
+    }
     if json {
         let rows: Vec<Value> = gone
             .iter()
             .map(|one| json!({"what": one.what, "why": one.why.name(), "bytes": one.bytes, "objects": one.objects}))
             .collect();
-        let out = json!({"gone": rows, "bytes": freed, "refs": refs, "kept": kept, "dry_run": dry_run});
+        let out = json!({"gone": rows, "bytes": freed, "refs": refs, "kept": kept, "dry_run": dry_run, "notes": notes});
         return write_out(&format!("{out}\n"));
     }
     let row = |one: &gc::Gone| format!("{}  {}  {}\n", one.what, one.why.name(), progress::bytes(one.bytes));
