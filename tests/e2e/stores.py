@@ -169,17 +169,112 @@ def killed_replication_goes_on():
 def damage_at_rest_is_not_replicated():
     source, target = new_store(), new_store()
     digest = last_line(add(source))["digest"]
-    file = os.path.join(version_folder(source, digest), "model-00001-of-00002.safetensors")
-    with open(file, "r+b") as out:
-        out.seek(os.path.getsize(file) // 2)
-        byte = out.read(1)
-        out.seek(-1, 1)
-        out.write(bytes([byte[0] ^ 1]))
+    flip(version_folder(source, digest), "model-00001-of-00002.safetensors")
     url = f"{source.url}/bucket/w"
     refused = run(target, "replicate", NAME, "--from", url, "--to", "s3://bucket/w", expect=1)
     assert "was not what was published" in refused.stderr, refused.stderr
     assert not os.path.exists(os.path.join(target.root, "bucket", "w", "refs"))
     shutil.rmtree(path("state"))
+
+
+def flip(folder, name):
+    with open(os.path.join(folder, name), "r+b") as out:
+        out.seek(os.path.getsize(out.name) // 2)
+        byte = out.read(1)
+        out.seek(-1, 1)
+        out.write(bytes([byte[0] ^ 1]))
+
+
+def problems(store, *more):
+    done = last_line(run(store, "verify", NAME, "--from", *more, "--json", expect=1))
+    assert done["ok"] is False
+    return {one["path"]: one["problem"] for one in done["problems"]}
+
+
+def damage_at_rest_is_found_and_repaired():
+    store = new_store()
+    digest = last_line(add(store, model="mid"))["digest"]
+    folder, big = version_folder(store, digest), "model-00001-of-00002.safetensors"
+    assert last_line(run(store, "verify", NAME, "--from", "s3://bucket/w", "--json"))["ok"] is True
+    flip(folder, big)
+    flip(folder, "config.json")
+    os.unlink(os.path.join(folder, "empty"))
+    with open(os.path.join(folder, "extra"), "w") as out:
+        out.write("x")
+    wrong = {big: "chunks", "config.json": "chunks", "empty": "missing"}
+    assert problems(store, "s3://bucket/w") == {**wrong, "extra": "unlisted"}
+    # Without a listing what lies there besides is not seen.
+    assert problems(store, f"{store.url}/bucket/w") == wrong
+    os.unlink(os.path.join(folder, "extra"))
+    said = run(store, "pull", NAME, "--from", "s3://bucket/w", "--to", path("of-damaged"), expect=1).stderr
+    assert "--repair" in said or "empty" in said, said
+    before = came(store)[0]
+    # A push that does not read takes a size for a file.
+    assert last_line(add(store, model="mid"))["sent"] == 0 and problems(store, "s3://bucket/w") == {big: "chunks", "config.json": "chunks"}
+    # Killed on the way, nothing is lost that was there.
+    store.fault("slow", operation="UploadPart", bytes_per_second=8 * MIB)
+    push = started(store, "add", path("mid"), "--name", NAME, "--to", "s3://bucket/w", "--repair")
+    while push.poll() is None and not any('"event":"begun"' in open(f).read() for f in glob.glob(path("state", "outrigger", "uploads", "*"))):
+        time.sleep(0.002)
+    push.kill()
+    push.communicate()
+    store.heal()
+    store.settled()
+    assert big in problems(store, "s3://bucket/w")
+    done = last_line(add(store, "--repair", model="mid"))
+    assert done["repaired"] >= 1 and done["digest"] == digest, done
+    whole_at(store, digest, "mid")
+    again = last_line(add(store, "--repair", model="mid"))
+    assert (again["repaired"], again["sent"], again["known"]) == (0, 0, True), again
+    assert came(store)[0] - before < 2 * os.path.getsize(path("mid", big)) + MIB, "more was sent than was wrong"
+    # The manifest itself.
+    flip(folder, ".outrigger/manifest.json")
+    assert "--repair" in run(store, "show", NAME, "--from", "s3://bucket/w", expect=1).stderr
+    assert "--repair" in add(store, expect=1, model="mid").stderr
+    add(store, "--repair", model="mid")
+    assert last_line(run(store, "verify", NAME, "--from", "s3://bucket/w", "--json"))["digest"] == digest
+    # From another store, and in a folder.
+    target = f"file://{path('repaired')}"
+    replicate = ["replicate", NAME, "--from", f"{store.url}/bucket/w", "--to", target, "--json"]
+    run(store, *replicate)
+    flip(path("repaired", "models", NAME, digest[7:19]), big)
+    assert last_line(run(store, *replicate))["known"] is True
+    assert last_line(run(store, *replicate, "--repair"))["repaired"] == 1
+    run(store, "verify", NAME, "--from", target)
+
+
+def signed_in_a_bucket():
+    store = new_store()
+    for key in ("signer", "stranger"):
+        subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path(f"{key}.pem")], check=True)
+        subprocess.run(["openssl", "ec", "-in", path(f"{key}.pem"), "-pubout", "-out", path(f"{key}.pub")], check=True, capture_output=True)
+    digest = last_line(add(store, model="mid"))["digest"]
+    of_bucket, folder = [NAME, "--from", "s3://bucket/w"], version_folder(store, digest)
+    by = lambda key: ["--key", path(key)]
+    assert "is not signed" in run(store, "verify", *of_bucket, *by("signer.pub"), expect=1).stderr
+    # What is wrong is not signed.
+    shutil.copy(os.path.join(folder, "config.json"), path("aside"))
+    flip(folder, "config.json")
+    assert "nothing was signed: config.json" in run(store, "sign", *of_bucket, *by("signer.pem"), expect=1).stderr
+    assert not os.path.exists(os.path.join(folder, ".outrigger", "model.sig"))
+    shutil.copy(path("aside"), os.path.join(folder, "config.json"))
+    signed = last_line(run(store, "sign", *of_bucket, *by("signer.pem"), "--json"))
+    assert signed == {"signature": f"models/{NAME}/{digest[7:19]}/.outrigger/model.sig", "name": NAME, "digest": digest}, signed
+    for url in ("s3://bucket/w", f"{store.url}/bucket/w"):
+        done = last_line(run(store, "verify", NAME, "--from", url, *by("signer.pub"), "--json"))
+        assert done["ok"] is True and done["signed"] is True, done
+        run(store, "verify", NAME, "--from", url, *by("stranger.pub"), expect=1)
+        assert "read over the web" in run(store, "sign", NAME, "--from", f"{store.url}/bucket/w", *by("signer.pem"), expect=2).stderr
+    # As a folder's: the same files, and the one that a pull brings.
+    run(store, "pull", *of_bucket, "--to", path("signed"), *by("signer.pub"))
+    run(store, "verify", path("signed"), *by("signer.pub"))
+    run(store, "pull", *of_bucket, "--to", path("signed-2"), *by("stranger.pub"), expect=1)
+    run(store, "sign", *of_bucket, *by("signer.pem"), "--signature", path("elsewhere.sig"))
+    run(store, "verify", *of_bucket, *by("signer.pub"), "--signature", path("elsewhere.sig"))
+    run(None, "verify", path("signed"), *by("signer.pub"), "--signature", path("elsewhere.sig"))
+    flip(folder, "config.json")
+    done = last_line(run(store, "verify", *of_bucket, *by("signer.pub"), "--json", expect=1))
+    assert [one["path"] for one in done["problems"]] == ["config.json"], done
 
 
 def unchanged_files_are_copied():
@@ -465,7 +560,7 @@ def uploads_whose_id_was_lost_are_ended_by_gc():
     """When they are old, and not those that a push of this machine is at work on."""
     store = new_store()
     store.fault("lose_answer", operation="CreateMultipartUpload", times=2)
-    digest = last_line(add(store))["digest"]
+    digest = last_line(add(store, model="mid"))["digest"]
     assert store.heal() == {"lose_answer": 2}
     gc = lambda *more: last_line(run(store, "gc", "--from", "s3://bucket/w", "--json", *more))
     assert len(store.uploads()[0]) == 2
@@ -479,7 +574,7 @@ def uploads_whose_id_was_lost_are_ended_by_gc():
     store.heal()
     # One that is at work, and has its ids in a journal.
     store.fault("slow", operation="UploadPart", bytes_per_second=8 * MIB)
-    push = started(store, "add", path("model"), "--name", "acme/live", "--to", "s3://bucket/w")
+    push = started(store, "add", path("mid"), "--name", "acme/live", "--to", "s3://bucket/w")
     journals = lambda: "".join(open(file).read() for file in glob.glob(path("state", "outrigger", "uploads", "*")))
     while push.poll() is None and journals().count('"event":"begun"') < 2:
         time.sleep(0.002)
@@ -493,7 +588,7 @@ def uploads_whose_id_was_lost_are_ended_by_gc():
     store.settled()
     gc("--older-than", "0s")
     assert len(store.uploads()[0]) == 1 and os.listdir(path("state", "outrigger", "uploads")) == []
-    assert sums(version_folder(store, digest)) == sums(path("model"))
+    assert sums(version_folder(store, digest)) == sums(path("mid"))
 
 
 def no_secret_of_an_address_is_printed():
@@ -509,6 +604,8 @@ TESTS = [
     killed_pushes_go_on,
     killed_replication_goes_on,
     damage_at_rest_is_not_replicated,
+    damage_at_rest_is_found_and_repaired,
+    signed_in_a_bucket,
     unchanged_files_are_copied,
     of_two_publishers_one_wins,
     a_store_that_lies_is_refused,
@@ -525,6 +622,8 @@ TESTS = [
 
 def main():
     make_model(path("model"), 160)
+    # Two files of more than one part each.
+    make_model(path("mid"), 40)
     faults = [("flip", {}), ("reset", {}), ("truncate", {}), ("status", {"retry_after_s": 0}), ("lose_answer", {})]
     tests = [named(test) for test in TESTS]
     tests += [(f"fault: {kind}", lambda kind=kind, more=more: faults_on_the_wire_are_survived(kind, **more)) for kind, more in faults]

@@ -45,6 +45,8 @@ pub struct Add {
     pub reference: RefName,
     /// Where the journal lies; see [`crate::uploads`].
     pub state: PathBuf,
+    /// Whether to read what is in the store, and to send again what is wrong.
+    pub repair: bool,
 }
 
 /// What was added, and what is worth saying of it.
@@ -63,7 +65,7 @@ pub async fn add(
     on_bytes: impl Fn(u64) + Send + Sync + 'static,
     watch: Watch,
 ) -> Result<Added, Error> {
-    let Add { from, model, reference, state } = add;
+    let Add { from, model, reference, state, repair } = add;
     let directory = from.clone();
     let hashed = tokio::task::spawn_blocking(move || read_all(&directory, &on_bytes)).await;
     let (files, notes) =
@@ -76,7 +78,7 @@ pub async fn add(
     let shared = Arc::new(manifest.clone());
     let source = Source::directory(&from, shared.clone());
     let version = Found { digest, bytes, manifest };
-    let job = Job { source, target: store.clone(), version, signature: None, reference, state };
+    let job = Job { source, target: store.clone(), version, signature: None, reference, state, repair };
     let published = publish::publish(job, watch).await?;
     Ok(Added { digest, manifest: shared, published, notes })
 }

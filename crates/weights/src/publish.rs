@@ -40,6 +40,7 @@ use crate::{
     },
     transfer::{Event, Watch},
     uploads::{Begun, Uploads},
+    verify,
 };
 
 /// Of a part, and the longest file that goes whole.
@@ -70,6 +71,8 @@ pub(crate) struct Job {
     pub(crate) reference: RefName,
     /// Where the journal lies.
     pub(crate) state: PathBuf,
+    /// Whether what is there is read, and sent again where it is wrong.
+    pub(crate) repair: bool,
 }
 
 /// How it went, in bytes of files.
@@ -82,6 +85,8 @@ pub struct Published {
     pub kept: u64,
     /// Copied inside the store from older versions.
     pub copied: u64,
+    /// Files that were there and wrong, and were sent again.
+    pub repaired: usize,
     pub retries: u64,
     /// The ref pointed to this very version before, and nothing was done.
     pub known: bool,
@@ -109,7 +114,7 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
 }
 
 async fn with_journal(job: Job, journal: Arc<Uploads>, watch: Watch) -> Result<Published, Error> {
-    let Job { source, target, version, signature, reference, .. } = job;
+    let Job { source, target, version, signature, reference, repair, .. } = job;
     let Found { digest, bytes, manifest } = version;
     let (model, total) = (manifest.model.clone(), manifest.total());
     target.prove().await?;
@@ -121,16 +126,24 @@ async fn with_journal(job: Job, journal: Arc<Uploads>, watch: Watch) -> Result<P
     if let Some(signature) = signature {
         target.put(&store::signature_object(&model, &digest), &signature, &When::Always).await?;
     }
-    if refs::named_by(before.as_ref()) == Some(digest) && refs::missing(&there, &manifest, &digest).is_empty() {
-        same_manifest(&target, &store::manifest_object(&model, &digest), &digest, &bytes).await?;
+    let object = store::manifest_object(&model, &digest);
+    let wrong = if repair { wrong_files(&target, &there, &folder, &manifest).await? } else { Vec::new() };
+    if repair {
+        mend_manifest(&target, &object, &digest, &bytes).await?;
+    }
+    let missing = refs::missing(&there, &manifest, &digest);
+    if refs::named_by(before.as_ref()) == Some(digest) && missing.is_empty() && wrong.is_empty() {
+        same_manifest(&target, &object, &digest, &bytes).await?;
         watch(&Event::Progress { right: total, fetched: 0 });
         return Ok(Published { total, kept: total, known: true, ..Published::default() });
     }
-    let lacking = refs::missing(&there, &manifest, &digest);
-    let lacking: Vec<usize> =
-        (0..manifest.files.len()).filter(|at| lacking.contains(&manifest.files[*at].path.as_str())).collect();
-    let older = if lacking.is_empty() { Older::new() } else { older(&target, &model, &digest).await? };
-    let push = Arc::new(Push::new(source, target, folder, journal, watch, &lacking));
+    let is_lacking = |at: &usize| missing.contains(&manifest.files[*at].path.as_str()) || wrong.contains(at);
+    let lacking: Vec<usize> = (0..manifest.files.len()).filter(is_lacking).collect();
+    // What else is in the store may be as wrong.
+    let older = if lacking.is_empty() || repair { Older::new() } else { older(&target, &model, &digest).await? };
+    let mut push = Push::new(source, target, folder, journal, watch, &lacking);
+    push.wrong.clone_from(&wrong);
+    let push = Arc::new(push);
     let lacking_bytes: u64 = lacking.iter().map(|at| manifest.files[*at].size).sum();
     push.kept.store(total - lacking_bytes, Ordering::Relaxed);
     push.done(total - lacking_bytes);
@@ -140,7 +153,30 @@ async fn with_journal(job: Job, journal: Arc<Uploads>, watch: Watch) -> Result<P
     refs::point(&push.target, &manifest, &digest, &reference, before).await?;
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (sent, kept, copied, retries) = (read(&push.sent), read(&push.kept), read(&push.copied), read(&push.retries));
-    Ok(Published { total, sent, kept, copied, retries, known: false })
+    Ok(Published { total, sent, kept, copied, repaired: wrong.len(), retries, known: false })
+}
+
+/// Files that are there with their size and are not what they should be.
+async fn wrong_files(target: &Store, there: &[Meta], folder: &str, manifest: &Manifest) -> Result<Vec<usize>, Error> {
+    let sizes: BTreeMap<&str, u64> = there.iter().map(|meta| (meta.object.as_str(), meta.size)).collect();
+    let checks = manifest.files.iter().enumerate().filter_map(|(at, file)| {
+        let object = format!("{folder}/{}", file.path);
+        (sizes.get(object.as_str()) == Some(&file.size)).then_some(async move {
+            let wrong = verify::check_stored(target, &object, file, &|_| {}).await?;
+            Ok::<_, Error>(wrong.map(|_| at))
+        })
+    });
+    let wrong: Vec<Option<usize>> = stream::iter(checks).buffered(verify::FILES).try_collect().await?;
+    Ok(wrong.into_iter().flatten().collect())
+}
+
+/// Puts the manifest over what lies in its place, unless that is whole and of another version.
+async fn mend_manifest(target: &Store, object: &str, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    let Some((there, tag)) = target.whole(object, manifest::LONGEST).await? else { return Ok(()) };
+    if there != bytes && Digest::of(&there).short() != digest.short() {
+        target.put(object, &Bytes::copy_from_slice(bytes), &When::Is(tag)).await?;
+    }
+    Ok(())
 }
 
 /// Files of older versions by SHA-256 and size, and the objects that they are.
@@ -177,6 +213,8 @@ struct Push {
     folder: String,
     journal: Arc<Uploads>,
     watch: Watch,
+    /// Files in whose place something wrong lies, with their size.
+    wrong: Vec<usize>,
     /// Files that are in their place.
     whole: Mutex<BTreeSet<usize>>,
     /// What is in memory, and what is on its way.
@@ -248,6 +286,7 @@ impl Push {
             folder,
             journal,
             watch,
+            wrong: Vec::new(),
             whole: Mutex::default(),
             held: Arc::new(Semaphore::new(usize::try_from(held).unwrap_or(Semaphore::MAX_PERMITS))),
             open: Semaphore::new(OPEN_BYTES as usize),
@@ -374,8 +413,8 @@ impl Push {
                 Sent::Forgotten => false,
             };
             // It may have become an object by a try whose answer was lost.
-            let is_there =
-                |listed: Vec<Meta>| listed.iter().any(|meta| meta.object == object && meta.size == self.file(at).size);
+            let is_it = |meta: &Meta| meta.object == object && meta.size == self.file(at).size;
+            let is_there = |listed: Vec<Meta>| !self.wrong.contains(&at) && listed.iter().any(is_it);
             if whole || is_there(self.target.objects(&self.folder).await?) {
                 self.journal.gone(&object)?;
                 self.file_done(at);
@@ -546,7 +585,7 @@ async fn same_manifest(target: &Store, object: &str, digest: &Digest, bytes: &[u
     }
     Err(Error::content(
         format!("{object} is there and is not {digest}"),
-        "move it away, and run the same command again: nothing that was there before was changed",
+        "run the same command again with --repair, which puts it right: nothing that was there before was changed",
     ))
 }
 

@@ -51,7 +51,7 @@ pub(crate) fn damaged(file: &File, chunk: usize, times: u32) -> Error {
     let offset = file.chunks[chunk].offset;
     Error::content(
         format!("{}: the chunk at byte {offset} came {times} times and was not what was published", file.path),
-        "the store's copy is damaged: delete this object there, and publish the version again",
+        "the store's copy is damaged: `outrigger weights add` with --repair, or `replicate` from another store, sends again what is wrong",
     )
 }
 

@@ -146,7 +146,7 @@ impl Store {
         if Digest::of(&bytes) != digest {
             return Err(Error::content(
                 format!("{object} is not the manifest of {digest}: it was changed, or another lies in its place"),
-                "publish the version again, and find out who writes to the store",
+                "publish the version again with --repair, and find out who writes to the store",
             ));
         }
         let manifest = Manifest::parse(&bytes).map_err(|fault| refused(&object, &fault))?;

@@ -98,8 +98,8 @@ impl Store {
         }
     }
 
-    /// A part of an object, for whoever checks it himself.
-    pub(crate) async fn some(&self, object: &str, range: (u64, u64)) -> Result<Vec<u8>, Error> {
+    /// A part of an object, for whoever checks it himself; `None` when there is no such object.
+    pub(crate) async fn some(&self, object: &str, range: (u64, u64)) -> Result<Option<Vec<u8>>, Error> {
         let asked = insist(|| async move {
             let mut bytes = Vec::new();
             let mut sink = |piece: &[u8]| {
@@ -108,9 +108,7 @@ impl Store {
             };
             self.range(object, range, &mut None, &mut sink).await.map(|()| bytes)
         });
-        answer(object, asked.await)?.ok_or_else(|| {
-            Error::content(format!("the store has no {object}"), "publish the version again: a part of it was deleted")
-        })
+        answer(object, asked.await)
     }
 
     /// Every object below `prefix`, by name.
@@ -236,7 +234,7 @@ impl Store {
         answer(&upload.object, done).map(|_| ())
     }
 
-    pub(super) fn read_only(&self, doing: &str) -> Error {
+    pub fn read_only(&self, doing: &str) -> Error {
         Error::usage(
             format!("{self} is read over the web and cannot be used to {doing}"),
             "use its file://, s3://, gs:// or az:// address",
