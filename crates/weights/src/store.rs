@@ -93,8 +93,17 @@ impl Store {
 
     /// One of two stores, which may have variables of its own.
     pub fn parse_as(side: Side, url: &str) -> Result<Self, Error> {
-        let variables = provider::variables();
-        Self::parse_in(url, &|name| provider::of_side(side, name, &variables))
+        Self::parse_with(side, url, &provider::variables())
+    }
+
+    fn parse_with(side: Side, url: &str, variables: &[(String, String)]) -> Result<Self, Error> {
+        let parsed = Self::parse_in(url, &|name| provider::of_side(side, name, variables));
+        match parsed.map_err(|error| provider::by_its_names(side, url, error, variables))? {
+            Self::Bucket(bucket) if provider::has_own(side, url, variables) => {
+                Ok(Self::Bucket(bucket.called(|names| provider::own_names(side, url, names))))
+            }
+            store => Ok(store),
+        }
     }
 
     fn parse_in(url: &str, environment: provider::Environment) -> Result<Self, Error> {

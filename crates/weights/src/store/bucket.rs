@@ -41,7 +41,7 @@ pub struct Bucket {
     /// Without slashes at its ends.
     prefix: String,
     /// Where the credentials come from, for errors.
-    variables: &'static str,
+    variables: String,
     /// The longest object that the provider copies in one request.
     longest_copy: u64,
     /// Where it can be asked for uploads that were begun.
@@ -68,7 +68,13 @@ pub(super) struct Parts {
 impl Bucket {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { provider, url, name, prefix, variables, longest_copy, unfinished } = parts;
-        Self { provider, url, name, prefix, variables, longest_copy, unfinished }
+        Self { provider, url, name, prefix, variables: variables.to_owned(), longest_copy, unfinished }
+    }
+
+    /// With other names of its variables, for errors.
+    pub(super) fn called(mut self, names: impl Fn(&str) -> String) -> Self {
+        self.variables = names(&self.variables);
+        self
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -247,7 +253,7 @@ impl Bucket {
     fn said(&self, object: &str, doing: &str, said: &Status) -> Trouble {
         let code = said.code.as_deref().unwrap_or_default();
         let stop = |message: String, help: String| Trouble::Stop(Error::environment(message, help));
-        let (name, variables) = (&self.name, self.variables);
+        let (name, variables) = (&self.name, &self.variables);
         if matches!(code, "NoSuchBucket" | "ContainerNotFound") {
             return stop(
                 format!("there is no bucket {name}: {said}"),

@@ -49,13 +49,52 @@ impl Side {
 /// What a variable is for one side. With any of its own for a provider, nothing of the other's is used there: a key of one
 /// account beside the token of another would be an identity that nobody has.
 pub(super) fn of_side(side: Side, name: &str, variables: &[(String, String)]) -> Option<String> {
-    let prefix = side.prefix();
     let provider = name.split_once('_').map_or(name, |(provider, _)| provider);
-    let own = format!("{prefix}{provider}_");
-    let has_own = !prefix.is_empty() && variables.iter().any(|(name, _)| name.starts_with(&own));
-    let name = if has_own { format!("{prefix}{name}") } else { name.to_owned() };
+    let has_own = has_any(side, &format!("{provider}_"), variables);
+    let name = if has_own { format!("{}{name}", side.prefix()) } else { name.to_owned() };
     let found = variables.iter().find(|(known, value)| *known == name && !value.is_empty());
     found.map(|(_, value)| value.clone())
+}
+
+fn has_any(side: Side, beginning: &str, variables: &[(String, String)]) -> bool {
+    let own = format!("{}{beginning}", side.prefix());
+    side != Side::Only && variables.iter().any(|(name, _)| name.starts_with(&own))
+}
+
+/// What the variables of a bucket's provider begin with.
+fn beginning_of(url: &str) -> Option<&'static str> {
+    match url.split_once("://")?.0 {
+        "s3" => Some("AWS_"),
+        "gs" => Some("GOOGLE_"),
+        "az" => Some("AZURE_"),
+        _ => None,
+    }
+}
+
+/// Whether a side has variables of its own for the provider of a URL.
+pub(super) fn has_own(side: Side, url: &str, variables: &[(String, String)]) -> bool {
+    beginning_of(url).is_some_and(|beginning| has_any(side, beginning, variables))
+}
+
+/// A text with the names that its variables have for one side.
+pub(super) fn own_names(side: Side, url: &str, text: &str) -> String {
+    let own = |beginning: &str| text.replace(beginning, &format!("{}{beginning}", side.prefix()));
+    beginning_of(url).map_or(text.to_owned(), own)
+}
+
+/// An error about variables, by the names that are looked at on this side; where there are none yet, by both.
+pub(super) fn by_its_names(side: Side, url: &str, error: Error, variables: &[(String, String)]) -> Error {
+    let Some(beginning) = beginning_of(url).filter(|beginning| error.to_string().contains(beginning)) else {
+        return error;
+    };
+    let Error { kind, message, help } = error;
+    if has_own(side, url, variables) {
+        return Error { kind, message: own_names(side, url, &message), help: own_names(side, url, &help) };
+    }
+    let prefix = side.prefix();
+    let both =
+        if prefix.is_empty() { String::new() } else { format!("; or {prefix}{beginning}… for this side alone") };
+    Error { kind, message, help: help + &both }
 }
 
 /// The process's own.
