@@ -457,6 +457,21 @@ def another_object_under_the_same_name_is_noticed():
         store.heal()
 
 
+def a_store_that_always_says_that_it_is_another_is_given_up():
+    store, target = new_store(), new_store()
+    digest = last_line(add(store, model="mid"))["digest"]
+    store.fault("status", status=412, operation="GetObject", key=f"bucket/w/models/{NAME}/{digest[7:19]}/model-00001*")
+    pull = started(store, "pull", NAME, "--from", "s3://bucket/w", "--to", path("always-another"))
+    replicate = started(target, "replicate", NAME, "--from", f"{store.url}/bucket/w", "--to", "s3://bucket/w")
+    try:
+        for process in (pull, replicate):
+            said = process.communicate(timeout=100)[1]
+            assert process.returncode == 3 and "says each time that it is another file" in said, (process.returncode, said)
+    finally:
+        pull.kill()
+        replicate.kill()
+
+
 def what_is_wrong_is_said():
     store = new_store()
     words = run(None, "ls", "--from", "s3://bucket/w", expect=2, AWS_ACCESS_KEY_ID="").stderr
@@ -612,6 +627,7 @@ TESTS = [
     refs_move_back_and_old_versions_go,
     gc_and_publishers_at_once,
     another_object_under_the_same_name_is_noticed,
+    a_store_that_always_says_that_it_is_another_is_given_up,
     what_is_wrong_is_said,
     gc_deletes_nothing_where_a_ref_cannot_be_read,
     uploads_whose_id_was_lost_are_ended_by_gc,

@@ -663,3 +663,42 @@ impl Assembly {
         self.names.into_iter().flatten().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cut::{self, Chunker},
+        manifest::Chunk,
+        store::conformance::{Scratch, memory},
+    };
+
+    /// Files whose chunks end just before the parts do, so that each part that is being put together holds two runs.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn two_long_files_do_not_wait_for_each_others_memory() {
+        let scratch = Scratch::new();
+        std::fs::create_dir_all(&scratch.0).unwrap();
+        let len = cut::LONGEST - 1_000;
+        let blake3 = *blake3::hash(&vec![0; len as usize]).as_bytes();
+        let size = 5 * u64::from(len);
+        let chunks: Vec<Chunk> = (0..5).map(|at| Chunk { offset: at * u64::from(len), len, blake3 }).collect();
+        let files = ["a", "b", "c"].map(|path| {
+            std::fs::File::create(scratch.0.join(path)).unwrap().set_len(size).unwrap();
+            let chunks = chunks.clone();
+            File { path: path.parse().unwrap(), size, sha256: [0; 32], chunker: Chunker::Fixed, chunks }
+        });
+        let manifest = Manifest::new("a/b".parse().unwrap(), files.to_vec()).unwrap();
+        let (bytes, digest, target) = (manifest.to_bytes(), manifest.digest(), memory());
+        let job = Job {
+            source: Source::directory(&scratch.0, Arc::new(manifest.clone())),
+            target: target.clone(),
+            version: Found { digest, bytes, manifest },
+            signature: None,
+            reference: RefName::default(),
+            state: scratch.0.join("state"),
+            repair: false,
+        };
+        let published = tokio::time::timeout(Duration::from_secs(100), publish(job, Arc::new(|_| {}))).await;
+        assert_eq!(published.expect("they wait for ever").unwrap().sent, 3 * size);
+    }
+}
