@@ -470,6 +470,30 @@ def a_store_that_always_says_that_it_is_another_is_given_up():
     finally:
         pull.kill()
         replicate.kill()
+        shutil.rmtree(path("state"), ignore_errors=True)
+
+
+def by_googles_dialect():
+    """The test store's, which knows generations; not Google's own."""
+    store = new_store()
+    google = {"GOOGLE_STORAGE_ENDPOINT": store.url, "GOOGLE_OAUTH_ACCESS_TOKEN": "token"}
+    command = ["add", path("mid"), "--name", NAME, "--to", "gs://bucket/w", "--json"]
+    store.fault("reset", operation="UploadPart", every=2, times=2)
+    store.fault("lose_answer", operation="PutObject", every=3, times=3)
+    digest = last_line(run(None, *command, **google))["digest"]
+    assert set(store.heal().values()) == {2, 3}
+    whole_at(store, digest, "mid")
+    assert last_line(run(None, *command, **google))["known"] is True
+    run(None, "pull", NAME, "--from", "gs://bucket/w", "--to", path("from-google"), **google)
+    assert sums(path("from-google")) == sums(path("mid"))
+    run(None, "rollback", f"{NAME}@canary", "--to", "gs://bucket/w", "--version", digest, **google)
+    run(None, "verify", f"{NAME}@canary", "--from", "gs://bucket/w", **google)
+    os.unlink(os.path.join(store.root, "bucket", "w", "refs", NAME, "main"))
+    os.unlink(os.path.join(store.root, "bucket", "w", "refs", NAME, "canary"))
+    gone = last_line(run(None, "gc", "--from", "gs://bucket/w", "--older-than", "0s", "--json", **google))["gone"]
+    assert [one["why"] for one in gone] == ["unnamed"] and not os.path.exists(version_folder(store, digest)), gone
+    store.fault("lie")
+    assert "cannot be published to" in run(None, *command, expect=3, **google).stderr
 
 
 def what_is_wrong_is_said():
@@ -628,6 +652,7 @@ TESTS = [
     gc_and_publishers_at_once,
     another_object_under_the_same_name_is_noticed,
     a_store_that_always_says_that_it_is_another_is_given_up,
+    by_googles_dialect,
     what_is_wrong_is_said,
     gc_deletes_nothing_where_a_ref_cannot_be_read,
     uploads_whose_id_was_lost_are_ended_by_gc,

@@ -341,6 +341,25 @@ async fn a_bucket_behind_a_server() {
     store.prove().await.unwrap();
 }
 
+/// Of a server that speaks Google's dialect, where conditions are made of generations.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_bucket_of_googles_dialect() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.0.join("bucket")).unwrap();
+    let server = FakeStore::spawn(StoreOptions::new(&scratch.0)).await.unwrap();
+    let environment = |name: &str| match name {
+        "GOOGLE_OAUTH_ACCESS_TOKEN" => Some("token".to_owned()),
+        "GOOGLE_STORAGE_ENDPOINT" => Some(server.url()),
+        _ => None,
+    };
+    let store = Store::parse_in("gs://bucket/some/prefix/", &environment).unwrap();
+    all(&store).await;
+    another_object_is_noticed(&store).await;
+    store.prove().await.unwrap();
+    server.set_fault(StoreFault::new(StoreFaultKind::Lie));
+    assert!(store.prove().await.unwrap_err().message.contains("it wrote an object twice"));
+}
+
 /// The same of any store that can be had, with its credentials in the environment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_bucket_elsewhere() {
