@@ -6,8 +6,10 @@ ledger, what was gained from the journal and from the parts that the store has; 
 """
 
 import base64
+import bisect
 import hashlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -24,6 +26,8 @@ import weights as rig
 from object_store import MIB, Store
 
 MOST_RESENT = 64 * MIB
+# In a journal's record, of a chunk that is still coming.
+BEGUN = 1 << 31
 
 
 def environment(store):
@@ -38,14 +42,22 @@ def start(*args, store=None):
 
 
 def journalled(to, lengths):
-    """The bytes of chunks that the journal claims; a torn end is not one. There is none of a pull that has ended."""
+    """The bytes of chunks that the journal claims, and of those that are still coming the last that it says is there; a torn end is
+    none. There is no journal of a pull that has ended."""
     try:
         with open(os.path.join(to, ".outrigger", "journal"), "rb") as journal:
             text = journal.read()[40:]
     except FileNotFoundError:
         return sum(map(sum, lengths)) if os.path.exists(os.path.join(to, ".outrigger", "READY")) else 0
-    claims = {struct.unpack_from("<II", text, at) for at in range(0, len(text) - 15, 16)}
-    return sum(lengths[file][chunk] for file, chunk in claims)
+    whole, begun, ends = set(), {}, [list(itertools.accumulate(chunks)) for chunks in lengths]
+    for file, word in (struct.unpack_from("<II", text, at) for at in range(0, len(text) - 15, 16)):
+        if file < BEGUN:
+            whole.add((file, word))
+            continue
+        file -= BEGUN
+        chunk = bisect.bisect_right(ends[file], word * 4096)
+        begun[file, chunk] = word * 4096 - (ends[file][chunk] - lengths[file][chunk])
+    return sum(lengths[file][chunk] for file, chunk in whole) + sum(there for place, there in begun.items() if place not in whole)
 
 
 def chunk_lengths(manifest):

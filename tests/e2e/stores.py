@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import weights
@@ -168,17 +169,112 @@ def killed_replication_goes_on():
 def damage_at_rest_is_not_replicated():
     source, target = new_store(), new_store()
     digest = last_line(add(source))["digest"]
-    file = os.path.join(version_folder(source, digest), "model-00001-of-00002.safetensors")
-    with open(file, "r+b") as out:
-        out.seek(os.path.getsize(file) // 2)
-        byte = out.read(1)
-        out.seek(-1, 1)
-        out.write(bytes([byte[0] ^ 1]))
+    flip(version_folder(source, digest), "model-00001-of-00002.safetensors")
     url = f"{source.url}/bucket/w"
     refused = run(target, "replicate", NAME, "--from", url, "--to", "s3://bucket/w", expect=1)
     assert "was not what was published" in refused.stderr, refused.stderr
     assert not os.path.exists(os.path.join(target.root, "bucket", "w", "refs"))
     shutil.rmtree(path("state"))
+
+
+def flip(folder, name):
+    with open(os.path.join(folder, name), "r+b") as out:
+        out.seek(os.path.getsize(out.name) // 2)
+        byte = out.read(1)
+        out.seek(-1, 1)
+        out.write(bytes([byte[0] ^ 1]))
+
+
+def problems(store, *more):
+    done = last_line(run(store, "verify", NAME, "--from", *more, "--json", expect=1))
+    assert done["ok"] is False
+    return {one["path"]: one["problem"] for one in done["problems"]}
+
+
+def damage_at_rest_is_found_and_repaired():
+    store = new_store()
+    digest = last_line(add(store, model="mid"))["digest"]
+    folder, big = version_folder(store, digest), "model-00001-of-00002.safetensors"
+    assert last_line(run(store, "verify", NAME, "--from", "s3://bucket/w", "--json"))["ok"] is True
+    flip(folder, big)
+    flip(folder, "config.json")
+    os.unlink(os.path.join(folder, "empty"))
+    with open(os.path.join(folder, "extra"), "w") as out:
+        out.write("x")
+    wrong = {big: "chunks", "config.json": "chunks", "empty": "missing"}
+    assert problems(store, "s3://bucket/w") == {**wrong, "extra": "unlisted"}
+    # Without a listing what lies there besides is not seen.
+    assert problems(store, f"{store.url}/bucket/w") == wrong
+    os.unlink(os.path.join(folder, "extra"))
+    said = run(store, "pull", NAME, "--from", "s3://bucket/w", "--to", path("of-damaged"), expect=1).stderr
+    assert "--repair" in said or "empty" in said, said
+    before = came(store)[0]
+    # A push that does not read takes a size for a file.
+    assert last_line(add(store, model="mid"))["sent"] == 0 and problems(store, "s3://bucket/w") == {big: "chunks", "config.json": "chunks"}
+    # Killed on the way, nothing is lost that was there.
+    store.fault("slow", operation="UploadPart", bytes_per_second=8 * MIB)
+    push = started(store, "add", path("mid"), "--name", NAME, "--to", "s3://bucket/w", "--repair")
+    while push.poll() is None and not any('"event":"begun"' in open(f).read() for f in glob.glob(path("state", "outrigger", "uploads", "*"))):
+        time.sleep(0.002)
+    push.kill()
+    push.communicate()
+    store.heal()
+    store.settled()
+    assert big in problems(store, "s3://bucket/w")
+    done = last_line(add(store, "--repair", model="mid"))
+    assert done["repaired"] >= 1 and done["digest"] == digest, done
+    whole_at(store, digest, "mid")
+    again = last_line(add(store, "--repair", model="mid"))
+    assert (again["repaired"], again["sent"], again["known"]) == (0, 0, True), again
+    assert came(store)[0] - before < 2 * os.path.getsize(path("mid", big)) + MIB, "more was sent than was wrong"
+    # The manifest itself.
+    flip(folder, ".outrigger/manifest.json")
+    assert "--repair" in run(store, "show", NAME, "--from", "s3://bucket/w", expect=1).stderr
+    assert "--repair" in add(store, expect=1, model="mid").stderr
+    add(store, "--repair", model="mid")
+    assert last_line(run(store, "verify", NAME, "--from", "s3://bucket/w", "--json"))["digest"] == digest
+    # From another store, and in a folder.
+    target = f"file://{path('repaired')}"
+    replicate = ["replicate", NAME, "--from", f"{store.url}/bucket/w", "--to", target, "--json"]
+    run(store, *replicate)
+    flip(path("repaired", "models", NAME, digest[7:19]), big)
+    assert last_line(run(store, *replicate))["known"] is True
+    assert last_line(run(store, *replicate, "--repair"))["repaired"] == 1
+    run(store, "verify", NAME, "--from", target)
+
+
+def signed_in_a_bucket():
+    store = new_store()
+    for key in ("signer", "stranger"):
+        subprocess.run(["openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", path(f"{key}.pem")], check=True)
+        subprocess.run(["openssl", "ec", "-in", path(f"{key}.pem"), "-pubout", "-out", path(f"{key}.pub")], check=True, capture_output=True)
+    digest = last_line(add(store, model="mid"))["digest"]
+    of_bucket, folder = [NAME, "--from", "s3://bucket/w"], version_folder(store, digest)
+    by = lambda key: ["--key", path(key)]
+    assert "is not signed" in run(store, "verify", *of_bucket, *by("signer.pub"), expect=1).stderr
+    # What is wrong is not signed.
+    shutil.copy(os.path.join(folder, "config.json"), path("aside"))
+    flip(folder, "config.json")
+    assert "nothing was signed: config.json" in run(store, "sign", *of_bucket, *by("signer.pem"), expect=1).stderr
+    assert not os.path.exists(os.path.join(folder, ".outrigger", "model.sig"))
+    shutil.copy(path("aside"), os.path.join(folder, "config.json"))
+    signed = last_line(run(store, "sign", *of_bucket, *by("signer.pem"), "--json"))
+    assert signed == {"signature": f"models/{NAME}/{digest[7:19]}/.outrigger/model.sig", "name": NAME, "digest": digest}, signed
+    for url in ("s3://bucket/w", f"{store.url}/bucket/w"):
+        done = last_line(run(store, "verify", NAME, "--from", url, *by("signer.pub"), "--json"))
+        assert done["ok"] is True and done["signed"] is True, done
+        run(store, "verify", NAME, "--from", url, *by("stranger.pub"), expect=1)
+        assert "read over the web" in run(store, "sign", NAME, "--from", f"{store.url}/bucket/w", *by("signer.pem"), expect=2).stderr
+    # As a folder's: the same files, and the one that a pull brings.
+    run(store, "pull", *of_bucket, "--to", path("signed"), *by("signer.pub"))
+    run(store, "verify", path("signed"), *by("signer.pub"))
+    run(store, "pull", *of_bucket, "--to", path("signed-2"), *by("stranger.pub"), expect=1)
+    run(store, "sign", *of_bucket, *by("signer.pem"), "--signature", path("elsewhere.sig"))
+    run(store, "verify", *of_bucket, *by("signer.pub"), "--signature", path("elsewhere.sig"))
+    run(None, "verify", path("signed"), *by("signer.pub"), "--signature", path("elsewhere.sig"))
+    flip(folder, "config.json")
+    done = last_line(run(store, "verify", *of_bucket, *by("signer.pub"), "--json", expect=1))
+    assert [one["path"] for one in done["problems"]] == ["config.json"], done
 
 
 def unchanged_files_are_copied():
@@ -198,7 +294,7 @@ def unchanged_files_are_copied():
 
 def faults_on_the_wire_are_survived(kind, **more):
     store = new_store()
-    # An upload whose id was lost on the way to us stays with the store, and nobody can know: for those there are lifecycle rules.
+    # An upload whose id was lost on the way to us stays with the store until gc ends it, which has a test of its own.
     begin = [] if kind == "lose_answer" else ["CreateMultipartUpload"]
     for operation in ["UploadPart", "PutObject", "CompleteMultipartUpload", *begin]:
         store.fault(kind, operation=operation, key="bucket/w/models/*", every=3, times=4, **more)
@@ -361,6 +457,45 @@ def another_object_under_the_same_name_is_noticed():
         store.heal()
 
 
+def a_store_that_always_says_that_it_is_another_is_given_up():
+    store, target = new_store(), new_store()
+    digest = last_line(add(store, model="mid"))["digest"]
+    store.fault("status", status=412, operation="GetObject", key=f"bucket/w/models/{NAME}/{digest[7:19]}/model-00001*")
+    pull = started(store, "pull", NAME, "--from", "s3://bucket/w", "--to", path("always-another"))
+    replicate = started(target, "replicate", NAME, "--from", f"{store.url}/bucket/w", "--to", "s3://bucket/w")
+    try:
+        for process in (pull, replicate):
+            said = process.communicate(timeout=100)[1]
+            assert process.returncode == 3 and "says each time that it is another file" in said, (process.returncode, said)
+    finally:
+        pull.kill()
+        replicate.kill()
+        shutil.rmtree(path("state"), ignore_errors=True)
+
+
+def by_googles_dialect():
+    """The test store's, which knows generations; not Google's own."""
+    store = new_store()
+    google = {"GOOGLE_STORAGE_ENDPOINT": store.url, "GOOGLE_OAUTH_ACCESS_TOKEN": "token"}
+    command = ["add", path("mid"), "--name", NAME, "--to", "gs://bucket/w", "--json"]
+    store.fault("reset", operation="UploadPart", every=2, times=2)
+    store.fault("lose_answer", operation="PutObject", every=3, times=3)
+    digest = last_line(run(None, *command, **google))["digest"]
+    assert set(store.heal().values()) == {2, 3}
+    whole_at(store, digest, "mid")
+    assert last_line(run(None, *command, **google))["known"] is True
+    run(None, "pull", NAME, "--from", "gs://bucket/w", "--to", path("from-google"), **google)
+    assert sums(path("from-google")) == sums(path("mid"))
+    run(None, "rollback", f"{NAME}@canary", "--to", "gs://bucket/w", "--version", digest, **google)
+    run(None, "verify", f"{NAME}@canary", "--from", "gs://bucket/w", **google)
+    os.unlink(os.path.join(store.root, "bucket", "w", "refs", NAME, "main"))
+    os.unlink(os.path.join(store.root, "bucket", "w", "refs", NAME, "canary"))
+    gone = last_line(run(None, "gc", "--from", "gs://bucket/w", "--older-than", "0s", "--json", **google))["gone"]
+    assert [one["why"] for one in gone] == ["unnamed"] and not os.path.exists(version_folder(store, digest)), gone
+    store.fault("lie")
+    assert "cannot be published to" in run(None, *command, expect=3, **google).stderr
+
+
 def what_is_wrong_is_said():
     store = new_store()
     words = run(None, "ls", "--from", "s3://bucket/w", expect=2, AWS_ACCESS_KEY_ID="").stderr
@@ -448,7 +583,7 @@ def gc_deletes_nothing_where_a_ref_cannot_be_read():
     folder = f"file://{path('garbled')}"
     digest = last_line(run(store, "add", path("model"), "--name", NAME, "--to", folder, "--json"))["digest"]
     ref = path("garbled", "refs", NAME, "main")
-    for garbled in ("", "{}", '{"digest":"%s","schema":"outrigger.ref/v2"}' % digest):
+    for garbled in ("", "{}", '{"schema":"outrigger.ref/v1"}', '{"digest":"%s","schema":"outrigger.ref/v2"}' % digest):
         with open(ref, "w") as out:
             out.write(garbled)
         said = run(store, "gc", "--from", folder, "--older-than", "0s", "--keep", "0", expect=1).stderr
@@ -458,6 +593,41 @@ def gc_deletes_nothing_where_a_ref_cannot_be_read():
     run(store, "rollback", NAME, "--to", folder, "--version", digest)
     run(store, "gc", "--from", folder, "--older-than", "0s", "--keep", "0")
     assert sums(path("garbled", "models", NAME, digest[7:19])) == sums(path("model"))
+
+
+def uploads_whose_id_was_lost_are_ended_by_gc():
+    """When they are old, and not those that a push of this machine is at work on."""
+    store = new_store()
+    store.fault("lose_answer", operation="CreateMultipartUpload", times=2)
+    digest = last_line(add(store, model="mid"))["digest"]
+    assert store.heal() == {"lose_answer": 2}
+    gc = lambda *more: last_line(run(store, "gc", "--from", "s3://bucket/w", "--json", *more))
+    assert len(store.uploads()[0]) == 2
+    assert gc()["gone"] == [] and len(gc("--older-than", "0s", "--dry-run")["gone"]) == 2 == len(store.uploads()[0])
+    # What else is in the bucket is somebody else's.
+    request = urllib.request.Request(f"{store.url}/bucket/w/models/x/y/not-ours/z?uploads", method="POST")
+    urllib.request.urlopen(request, timeout=30).close()
+    store.fault("status", status=403, operation="ListMultipartUploads")
+    told = gc("--older-than", "0s")
+    assert told["gone"] == [] and "may not list the uploads of models in bucket" in told["notes"][0], told
+    store.heal()
+    # One that is at work, and has its ids in a journal.
+    store.fault("slow", operation="UploadPart", bytes_per_second=8 * MIB)
+    push = started(store, "add", path("mid"), "--name", "acme/live", "--to", "s3://bucket/w")
+    journals = lambda: "".join(open(file).read() for file in glob.glob(path("state", "outrigger", "uploads", "*")))
+    while push.poll() is None and journals().count('"event":"begun"') < 2:
+        time.sleep(0.002)
+    live = {line["id"] for line in map(json.loads, journals().splitlines()) if line.get("event") == "begun"}
+    gone = gc("--older-than", "0s")["gone"]
+    assert [one["why"] for one in gone if NAME in one["what"]] == ["upload", "upload"] and len(live) == 2, gone
+    assert live <= set(store.uploads()[0]) and len(store.uploads()[0]) == 3, (live, store.uploads())
+    push.kill()
+    push.communicate()
+    store.heal()
+    store.settled()
+    gc("--older-than", "0s")
+    assert len(store.uploads()[0]) == 1 and os.listdir(path("state", "outrigger", "uploads")) == []
+    assert sums(version_folder(store, digest)) == sums(path("mid"))
 
 
 def no_secret_of_an_address_is_printed():
@@ -473,14 +643,19 @@ TESTS = [
     killed_pushes_go_on,
     killed_replication_goes_on,
     damage_at_rest_is_not_replicated,
+    damage_at_rest_is_found_and_repaired,
+    signed_in_a_bucket,
     unchanged_files_are_copied,
     of_two_publishers_one_wins,
     a_store_that_lies_is_refused,
     refs_move_back_and_old_versions_go,
     gc_and_publishers_at_once,
     another_object_under_the_same_name_is_noticed,
+    a_store_that_always_says_that_it_is_another_is_given_up,
+    by_googles_dialect,
     what_is_wrong_is_said,
     gc_deletes_nothing_where_a_ref_cannot_be_read,
+    uploads_whose_id_was_lost_are_ended_by_gc,
     no_secret_of_an_address_is_printed,
     over_tls,
 ]
@@ -488,6 +663,8 @@ TESTS = [
 
 def main():
     make_model(path("model"), 160)
+    # Two files of more than one part each.
+    make_model(path("mid"), 40)
     faults = [("flip", {}), ("reset", {}), ("truncate", {}), ("status", {"retry_after_s": 0}), ("lose_answer", {})]
     tests = [named(test) for test in TESTS]
     tests += [(f"fault: {kind}", lambda kind=kind, more=more: faults_on_the_wire_are_survived(kind, **more)) for kind, more in faults]

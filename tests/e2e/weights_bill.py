@@ -5,6 +5,7 @@ Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`.
 """
 
 import csv
+import glob
 import os
 import re
 import shutil
@@ -163,6 +164,45 @@ def a_replication_is_not_begun_that_would_not_end():
     nginx.stop()
 
 
+def what_a_budget_says_is_enough_is_enough():
+    """To the last byte: of a pull that it ended, and of a replication that was killed, for which it does not reach any more."""
+    price = 5
+    to_the_byte = lambda usd: ["--egress-usd-per-gb", str(price), "--max-egress-usd", usd]
+    usd = lambda bytes_: f"{bytes_ * price / 1e9:.6f}"
+    enough_of = lambda words: re.search(r"--max-egress-usd ([\d.]+) or more", words)[1]
+    nginx, to = Nginx(), path("to-the-byte")
+    words = run("pull", NAME, "--from", nginx.url, "--to", to, *to_the_byte(usd(60 * MIB)), expect=1).stderr
+    run("pull", NAME, "--from", nginx.url, "--to", to, *to_the_byte(enough_of(words)))
+    assert sent_in_all(nginx) * price / 1e9 <= float(enough_of(words))
+    nginx.stop()
+    nginx, state = Nginx("10m"), path("state-killed")
+    command = ["replicate", NAME, "--from", nginx.url, "--to", f"file://{path('replica-killed')}", "--state", state]
+    once = to_the_byte(usd(weights.total() + 300_000))
+    replicating = subprocess.Popen([weights.BIN, "weights", *command, *once], stderr=subprocess.DEVNULL)
+    journal = lambda: "".join(open(file).read() for file in glob.glob(os.path.join(state, "uploads", "*")))
+    while replicating.poll() is None and '"event":"part"' not in journal():
+        time.sleep(0.005)
+    replicating.send_signal(signal.SIGKILL)
+    assert replicating.wait() == -signal.SIGKILL
+    # What was on its way is lost, and was asked for: said at once, before anything more is.
+    before = nginx.settled()
+    words = run(*command, *once, expect=1).stderr
+    assert nginx.settled() == before, "it was begun all the same"
+    asked, missing = map(int, re.search(r"spent on (\d+) bytes, (\d+) bytes are missing", words).groups())
+    assert 0 < missing < weights.total() < asked + missing, words
+    run(*command, *to_the_byte(enough_of(words)))
+    assert sent_in_all(nginx) * price / 1e9 <= float(enough_of(words))
+    run("verify", NAME, "--from", f"file://{path('replica-killed')}")
+    nginx.stop()
+    # One that breaks on its way says the same of what was lost then.
+    server = Liar(lambda asked, times: "flip" if times <= 1 else None)
+    command = ["replicate", NAME, "--from", server.url, "--to", f"file://{path('replica-broken')}", "--state", path("state-broken")]
+    words = run(*command, *to_the_byte(usd(weights.total() + 30 * MIB)), expect=1).stderr
+    server.fault = lambda asked, times: None
+    run(*command, *to_the_byte(enough_of(words)))
+    server.shutdown()
+
+
 def a_replication_that_goes_wrong_stops_at_its_limit():
     server = Liar(lambda asked, times: "flip" if times <= 3 else None)
     most = weights.total() + 30 * MIB
@@ -274,7 +314,7 @@ def main():
         return 0
     tests = [setup, a_budget_stops_and_says_what_is_missing, kills_do_not_take_it_past_its_limit,
              wrong_chunks_do_not_take_it_past_its_limit, a_ledger_cannot_be_lost, a_price_has_to_be_known, a_replication_is_not_begun_that_would_not_end,
-             a_replication_that_goes_wrong_stops_at_its_limit,
+             a_replication_that_goes_wrong_stops_at_its_limit, what_a_budget_says_is_enough_is_enough,
              the_dollars_are_those_of_the_book, a_preview_comes_true]
     return weights.play([(test.__name__.replace("_", " "), test) for test in tests])
 

@@ -47,6 +47,8 @@ pub struct Add {
     pub reference: RefName,
     /// Where the journal lies; see [`crate::uploads`].
     pub state: PathBuf,
+    /// Whether to read what is in the store, and to send again what is wrong.
+    pub repair: bool,
 }
 
 /// What was added, and what is worth saying of it.
@@ -65,7 +67,7 @@ pub async fn add(
     on_bytes: impl Fn(u64) + Send + Sync + 'static,
     watch: Watch,
 ) -> Result<Added, Error> {
-    let Add { from, model, reference, state } = add;
+    let Add { from, model, reference, state, repair } = add;
     // A store that cannot be used is known before terabytes are hashed.
     store.prove().await?;
     let directory = from.clone();
@@ -80,7 +82,7 @@ pub async fn add(
     let shared = Arc::new(manifest.clone());
     let source = Source::directory(&from, shared.clone(), checks);
     let version = Found { digest, bytes, manifest };
-    let job = Job { source, target: store.clone(), version, signature: None, reference, state };
+    let job = Job { source, target: store.clone(), version, signature: None, reference, state, repair };
     let published = publish::publish(job, watch).await?;
     Ok(Added { digest, manifest: shared, published, notes })
 }

@@ -9,9 +9,12 @@
 
 use std::{
     fs,
-    io::{Read as _, Seek as _, Write as _},
+    io::{Read as _, Seek as _},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use outrigger_core::{bill::Egress, units::NanoUsd};
@@ -34,12 +37,15 @@ pub(crate) struct Over;
 pub(crate) struct Meter {
     budget: Option<Budget>,
     ledger: Option<Mutex<Ledger>>,
+    /// What this call had to ask for before anything else, and the next will have to as well.
+    noted: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Ledger {
     path: PathBuf,
     file: fs::File,
+    len: u64,
     asked: u64,
 }
 
@@ -66,7 +72,11 @@ impl Meter {
             .and_then(|_| file.sync_all())
             .map_err(|e| Error::io("write", path, &e))?;
         disk::sync_folder_of(path)?;
-        Ok(Self { budget, ledger: Some(Mutex::new(Ledger { path: path.to_owned(), file, asked })) })
+        Ok(Self {
+            budget,
+            noted: AtomicU64::new(0),
+            ledger: Some(Mutex::new(Ledger { path: path.to_owned(), file, len: whole as u64, asked })),
+        })
     }
 
     /// Before a request for so many bytes: whether it may be made. It has been counted then.
@@ -90,6 +100,7 @@ impl Meter {
     /// Something small that had to be asked for before there was a ledger.
     pub(crate) fn note(&self, bytes: u64) -> Result<(), Error> {
         let Some(ledger) = &self.ledger else { return Ok(()) };
+        self.noted.fetch_add(bytes, Ordering::Relaxed);
         ledger.lock().unwrap_or_else(PoisonError::into_inner).count(bytes)
     }
 
@@ -108,12 +119,14 @@ impl Meter {
         )
     }
 
-    /// Why nothing more is asked for while so many bytes are missing.
+    /// Why nothing more is asked for while so many bytes are missing, and what would do for them: with the manifest, which the
+    /// next call has to ask for again.
     pub(crate) fn stopped(&self, missing: u64) -> Error {
         let (Some(budget), Some((asked, spent))) = (&self.budget, self.spent()) else {
             return Error::usage("there is no budget", "give --max-egress-usd");
         };
-        let all = budget.egress.usd(u128::from(asked) + u128::from(missing));
+        let again = self.noted.load(Ordering::Relaxed);
+        let all = budget.egress.usd(u128::from(asked) + u128::from(missing) + u128::from(again));
         Error::content(
             format!(
                 "the budget of {} ends here: {} were spent on {asked} bytes, {missing} bytes are missing, and they would cost {} more",
@@ -131,8 +144,9 @@ impl Meter {
 
 impl Ledger {
     fn count(&mut self, bytes: u64) -> Result<(), Error> {
-        let written = self.file.write_all(format!("asked {bytes}\n").as_bytes()).and_then(|()| self.file.sync_data());
-        written.map_err(|e| Error::io("write", &self.path, &e))?;
+        let written = disk::append(&self.file, self.len, format!("asked {bytes}\n").as_bytes());
+        self.len = written.map_err(|e| Error::io("write", &self.path, &e))?;
+        self.file.sync_data().map_err(|e| Error::io("write", &self.path, &e))?;
         self.asked = self.asked.saturating_add(bytes);
         Ok(())
     }

@@ -127,7 +127,13 @@ impl Side {
     async fn read(&self, file: &File, from: u64, len: u64) -> Result<Vec<u8>, Error> {
         match &self.place {
             Place::Folder(folder) => read_local(&folder.join(file.path.to_path()), from, len),
-            Place::Store { store, folder } => store.some(&format!("{folder}/{}", file.path), (from, len)).await,
+            Place::Store { store, folder } => {
+                let object = format!("{folder}/{}", file.path);
+                store.some(&object, (from, len)).await?.ok_or_else(|| {
+                    let message = format!("the store has no {object}");
+                    Error::content(message, "publish the version again: a part of it was deleted")
+                })
+            }
         }
     }
 

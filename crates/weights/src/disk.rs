@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    io::Write as _,
+    io::{Seek as _, Write as _},
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::Path,
 };
@@ -61,6 +61,32 @@ fn copy_by_hand(from: &fs::File, mut offset: u64, to: &fs::File, mut at: u64, mu
         (offset, at, len) = (offset + read as u64, at + read as u64, len - read as u64);
     }
     Ok(())
+}
+
+/// Writes behind the first `len` bytes of a file, or leaves it as long as it was: a disk that became full takes the beginning
+/// of what it is given, and whoever writes next would do so behind half a line.
+pub(crate) fn append(mut file: &fs::File, len: u64, bytes: &[u8]) -> io::Result<u64> {
+    match file.write_all(bytes) {
+        Ok(()) => Ok(len + bytes.len() as u64),
+        Err(error) => {
+            file.set_len(len).and_then(|()| file.seek(io::SeekFrom::Start(len))).ok();
+            Err(error)
+        }
+    }
+}
+
+/// Refuses what would not fit on the disk of a directory, before any of it is written.
+pub(crate) fn room_for(folder: &Path, bytes: u64, what: &dyn std::fmt::Display) -> Result<(), Error> {
+    // A disk that does not say is asked by writing to it.
+    let Ok(stat) = rustix::fs::statvfs(folder) else { return Ok(()) };
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free >= bytes {
+        return Ok(());
+    }
+    Err(Error::environment(
+        format!("{bytes} bytes are missing in {what} and its disk has {free} free"),
+        "make room, then run the same command again: what is there is kept",
+    ))
 }
 
 /// Writes a file so that after a crash it is there whole, as it was before, or not at all.

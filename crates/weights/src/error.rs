@@ -39,6 +39,9 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "make room, then run the same command again: what is there is kept"
             }
+            io::ErrorKind::FileTooLarge => {
+                "raise the limit on the size of a file (`ulimit -f`), then run the same command again: what is there is kept"
+            }
             io::ErrorKind::ReadOnlyFilesystem => "choose a directory on a disk that can be written to",
             io::ErrorKind::PermissionDenied => "run as a user who may, or choose another directory",
             io::ErrorKind::NotFound => "check the path",

@@ -16,7 +16,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::{
     Error, ModelName, OWN_FOLDER,
     refs::{is_doomed, mark_object, marks},
-    store::{MANIFEST, Meta, Store, When, fresh_id},
+    store::{MANIFEST, Meta, Store, Unfinished, When, fresh_id},
     uploads,
 };
 
@@ -85,6 +85,8 @@ pub struct Collected {
     pub refs: usize,
     /// Versions that stay though no ref names them: too young, or of those to keep.
     pub kept: usize,
+    /// What could not be looked for.
+    pub notes: Vec<String>,
 }
 
 /// A version's folder, with what lies in it.
@@ -159,11 +161,41 @@ pub async fn collect(store: &Store, rules: &Rules, now: u64) -> Result<Collected
             left.remove()?;
         }
     }
+    end_lost_uploads(store, rules, &old, &mut collected).await?;
     if !rules.dry_run {
         // Not those of processes that are at work.
         sweep_leavings(store, &named, &leavings).await?;
     }
     Ok(collected)
+}
+
+/// Uploads that are in no journal of this machine: their ids were lost with the network, or another machine began them and is
+/// older than the rules allow. A push of that one would begin again, as after any rule of the bucket.
+async fn end_lost_uploads(
+    store: &Store,
+    rules: &Rules,
+    old: &impl Fn(u64) -> bool,
+    collected: &mut Collected,
+) -> Result<(), Error> {
+    let listed = match store.unfinished("models").await {
+        Ok(listed) => listed,
+        Err(error) => {
+            collected.notes.push(format!("uploads that are in no journal were not looked for: {}", error.message));
+            return Ok(());
+        }
+    };
+    // After the list, so that what is on it has come into its journal.
+    let known = uploads::known(&rules.state)?;
+    let is_lost = |one: &Unfinished| {
+        old(one.begun) && !known.contains(&one.upload.id) && version_of(&one.upload.object).is_some()
+    };
+    for lost in listed.into_iter().filter(is_lost) {
+        if !rules.dry_run {
+            store.abort(&lost.upload).await?;
+        }
+        collected.gone.push(Gone { what: lost.upload.object, why: Why::Upload, bytes: 0, objects: 0 });
+    }
+    Ok(())
 }
 
 /// The versions of each model that no ref names, the newest first.
@@ -173,17 +205,8 @@ pub(crate) async fn unnamed(
 ) -> Result<BTreeMap<ModelName, Vec<Version>>, Error> {
     let mut folders: BTreeMap<String, Version> = BTreeMap::new();
     for meta in store.objects("models").await? {
-        let mut parts = meta.object.splitn(5, '/');
-        let (Some(_), Some(org), Some(name), Some(short), Some(_)) =
-            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            continue;
-        };
-        // What somebody else has put there is none of ours.
-        let is_short = short.len() == 12 && short.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        let Ok(model) = format!("{org}/{name}").parse::<ModelName>() else { continue };
-        let folder = format!("models/{model}/{short}");
-        if is_short && !named.contains(&folder) {
+        let Some((model, folder)) = version_of(&meta.object) else { continue };
+        if !named.contains(&folder) {
             let version =
                 folders.entry(folder.clone()).or_insert_with(|| Version { model, folder, objects: Vec::new() });
             version.objects.push(meta);
@@ -197,6 +220,16 @@ pub(crate) async fn unnamed(
         of_model.sort_by_key(|version| std::cmp::Reverse(version.newest()));
     }
     Ok(versions)
+}
+
+/// The model and the version's folder of an object. What somebody else has put there is none of ours.
+fn version_of(object: &str) -> Option<(ModelName, String)> {
+    let mut parts = object.strip_prefix("models/")?.splitn(4, '/');
+    let (org, name, short, _) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_short = short.len() == 12 && short.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let model = format!("{org}/{name}").parse::<ModelName>().ok().filter(|_| is_short)?;
+    let folder = format!("models/{model}/{short}");
+    Some((model, folder))
 }
 
 /// Deletes a version, unless a ref names it by now. The order is what keeps it from one that is being published.

@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    io::{Read as _, Seek as _, Write as _},
+    io::{Read as _, Seek as _},
     path::Path,
 };
 
@@ -75,6 +75,7 @@ pub(crate) fn claimed(claims: &[Claim], manifest: &Manifest) -> Claimed {
 #[derive(Debug)]
 pub struct Journal {
     file: fs::File,
+    len: u64,
     digest: Digest,
 }
 
@@ -90,17 +91,18 @@ impl Journal {
             None => 0,
         };
         file.set_len(end as u64)?;
-        file.seek(io::SeekFrom::End(0))?;
+        let mut len = file.seek(io::SeekFrom::End(0))?;
         if claims.is_none() {
-            file.write_all(&head(digest))?;
+            len = disk::append(&file, len, &head(digest))?;
         }
-        Ok((Self { file, digest }, claims.unwrap_or_default()))
+        Ok((Self { file, len, digest }, claims.unwrap_or_default()))
     }
 
     /// Claims what has been written.
     pub fn append(&mut self, claims: &[Claim]) -> io::Result<()> {
         let records: Vec<u8> = claims.iter().flat_map(|claim| record(self.digest, *claim)).collect();
-        self.file.write_all(&records)
+        self.len = disk::append(&self.file, self.len, &records)?;
+        Ok(())
     }
 
     /// For a thread that syncs.

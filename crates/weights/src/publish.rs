@@ -9,13 +9,14 @@
 //! parts are longer, since a store allows ten thousand of them).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -39,6 +40,7 @@ use crate::{
     },
     transfer::{Event, Watch},
     uploads::{Begun, Uploads},
+    verify,
 };
 
 /// Of a part, and the longest file that goes whole.
@@ -53,6 +55,8 @@ const SHORT_FILES: usize = 32;
 /// Runs of one file that are read ahead, in order.
 const AHEAD: usize = 3;
 const COPIES: usize = 8;
+/// For uploads that are being begun when a push ends: the store may have them, and the journal has to.
+const LAST_BEGUN: Duration = Duration::from_secs(10);
 /// Older versions that are looked through for files to copy, the newest first.
 const OLDER: usize = 16;
 
@@ -67,6 +71,8 @@ pub(crate) struct Job {
     pub(crate) reference: RefName,
     /// Where the journal lies.
     pub(crate) state: PathBuf,
+    /// Whether what is there is read, and sent again where it is wrong.
+    pub(crate) repair: bool,
 }
 
 /// How it went, in bytes of files.
@@ -79,18 +85,38 @@ pub struct Published {
     pub kept: u64,
     /// Copied inside the store from older versions.
     pub copied: u64,
+    /// Files that were there and wrong, and were sent again.
+    pub repaired: usize,
     pub retries: u64,
     /// The ref pointed to this very version before, and nothing was done.
     pub known: bool,
 }
 
-/// Publishes. Dropped at any time, it leaves a store in which the ref points to where it did, and a journal by which the
-/// next call goes on.
+/// Publishes to a store that was [proved](Store::prove). Dropped at any time, it leaves a store in which the ref points to
+/// where it did, and a journal by which the next call goes on.
 pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> {
-    let Job { source, target, version, signature, reference, state } = job;
+    // Before anything is written: without a journal nobody would know of what is begun.
+    let found = &job.version;
+    let journal = Arc::new(Uploads::open(&job.state, &job.target, &found.manifest.model, &found.digest)?);
+    let target = job.target.clone();
+    let published = with_journal(job, journal.clone(), watch).await;
+    if published.is_ok() {
+        // Of files that somebody else has brought meanwhile.
+        for upload in journal.all() {
+            target.abort(&upload).await?;
+        }
+    }
+    // What was begun, the next call goes on with.
+    if published.is_ok() || journal.is_empty() {
+        journal.remove()?;
+    }
+    published
+}
+
+async fn with_journal(job: Job, journal: Arc<Uploads>, watch: Watch) -> Result<Published, Error> {
+    let Job { source, target, version, signature, reference, repair, .. } = job;
     let Found { digest, bytes, manifest } = version;
     let (model, total) = (manifest.model.clone(), manifest.total());
-    target.prove().await?;
     let before = target.reference(&model, &reference).await?;
     let folder = store::version_object(&model, &digest);
     let there = target.objects(&folder).await?;
@@ -99,36 +125,57 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
     if let Some(signature) = signature {
         target.put(&store::signature_object(&model, &digest), &signature, &When::Always).await?;
     }
-    if before.as_ref().is_some_and(|(named, _)| *named == digest)
-        && refs::missing(&there, &manifest, &digest).is_empty()
-    {
-        same_manifest(&target, &store::manifest_object(&model, &digest), &digest, &bytes).await?;
+    let object = store::manifest_object(&model, &digest);
+    let wrong = if repair { wrong_files(&target, &there, &folder, &manifest).await? } else { Vec::new() };
+    if repair {
+        mend_manifest(&target, &object, &digest, &bytes).await?;
+    }
+    let missing = refs::missing(&there, &manifest, &digest);
+    if refs::named_by(before.as_ref()) == Some(digest) && missing.is_empty() && wrong.is_empty() {
+        same_manifest(&target, &object, &digest, &bytes).await?;
         watch(&Event::Progress { right: total, fetched: 0 });
         return Ok(Published { total, kept: total, known: true, ..Published::default() });
     }
-    let journal = Uploads::open(&state, &target, &model, &digest)?;
-    let lacking = refs::missing(&there, &manifest, &digest);
-    let lacking: Vec<usize> =
-        (0..manifest.files.len()).filter(|at| lacking.contains(&manifest.files[*at].path.as_str())).collect();
-    let older = if lacking.is_empty() { Older::new() } else { older(&target, &model, &digest).await? };
-    let push = Arc::new(Push::new(source, target, folder, journal, watch, &lacking));
+    let is_lacking = |at: &usize| missing.contains(&manifest.files[*at].path.as_str()) || wrong.contains(at);
+    let lacking: Vec<usize> = (0..manifest.files.len()).filter(is_lacking).collect();
+    // What else is in the store may be as wrong.
+    let older = if lacking.is_empty() || repair { Older::new() } else { older(&target, &model, &digest).await? };
+    let mut push = Push::new(source, target, folder, journal, watch, &lacking);
+    push.wrong.clone_from(&wrong);
+    let push = Arc::new(push);
     let lacking_bytes: u64 = lacking.iter().map(|at| manifest.files[*at].size).sum();
     push.kept.store(total - lacking_bytes, Ordering::Relaxed);
     push.done(total - lacking_bytes);
-    let published = async {
-        let to_send = push.clone().copy_known(&lacking, &older).await?;
-        push.clone().send(to_send).await?;
-        push.settle_manifest(&digest, &model, &bytes).await?;
-        refs::point(&push.target, &manifest, &digest, &reference, before).await
-    };
-    let published = published.await;
-    // What was begun, the next call goes on with.
-    if published.is_ok() || push.journal.is_empty() {
-        push.journal.remove()?;
-    }
+    let to_send = push.clone().copy_known(&lacking, &older).await?;
+    push.clone().send(to_send).await?;
+    push.settle_manifest(&digest, &model, &bytes).await?;
+    refs::point(&push.target, &manifest, &digest, &reference, before).await?;
     let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let (sent, kept, copied, retries) = (read(&push.sent), read(&push.kept), read(&push.copied), read(&push.retries));
-    published.map(|()| Published { total, sent, kept, copied, retries, known: false })
+    Ok(Published { total, sent, kept, copied, repaired: wrong.len(), retries, known: false })
+}
+
+/// Files that are there with their size and are not what they should be.
+async fn wrong_files(target: &Store, there: &[Meta], folder: &str, manifest: &Manifest) -> Result<Vec<usize>, Error> {
+    let sizes: BTreeMap<&str, u64> = there.iter().map(|meta| (meta.object.as_str(), meta.size)).collect();
+    let checks = manifest.files.iter().enumerate().filter_map(|(at, file)| {
+        let object = format!("{folder}/{}", file.path);
+        (sizes.get(object.as_str()) == Some(&file.size)).then_some(async move {
+            let wrong = verify::check_stored(target, &object, file, &|_| {}).await?;
+            Ok::<_, Error>(wrong.map(|_| at))
+        })
+    });
+    let wrong: Vec<Option<usize>> = stream::iter(checks).buffered(verify::FILES).try_collect().await?;
+    Ok(wrong.into_iter().flatten().collect())
+}
+
+/// Puts the manifest over what lies in its place, unless that is whole and of another version.
+async fn mend_manifest(target: &Store, object: &str, digest: &Digest, bytes: &[u8]) -> Result<(), Error> {
+    let Some((there, tag)) = target.whole(object, manifest::LONGEST).await? else { return Ok(()) };
+    if there != bytes && Digest::of(&there).short() != digest.short() {
+        target.put(object, &Bytes::copy_from_slice(bytes), &When::Is(tag)).await?;
+    }
+    Ok(())
 }
 
 /// Files of older versions by SHA-256 and size, and the objects that they are.
@@ -163,11 +210,17 @@ struct Push {
     target: Store,
     /// The version's folder in the target.
     folder: String,
-    journal: Uploads,
+    journal: Arc<Uploads>,
     watch: Watch,
+    /// Files in whose place something wrong lies, with their size.
+    wrong: Vec<usize>,
+    /// Files that are in their place.
+    whole: Mutex<BTreeSet<usize>>,
     /// What is in memory, and what is on its way.
     held: Arc<Semaphore>,
     open: Semaphore,
+    /// Uploads that are being begun, of which each has a permit.
+    beginning: Arc<Semaphore>,
     pace: Pace,
     right: AtomicU64,
     sent: AtomicU64,
@@ -224,7 +277,14 @@ enum Sent {
 }
 
 impl Push {
-    fn new(source: Source, target: Store, folder: String, journal: Uploads, watch: Watch, lacking: &[usize]) -> Self {
+    fn new(
+        source: Source,
+        target: Store,
+        folder: String,
+        journal: Arc<Uploads>,
+        watch: Watch,
+        lacking: &[usize],
+    ) -> Self {
         let sizes = lacking.iter().map(|at| part_size(source.manifest().files[*at].size));
         let longest = sizes.max().unwrap_or(PART).max(PART);
         // A part that is being put together may hold one run more than itself; of each long file there is one, and one run
@@ -236,8 +296,11 @@ impl Push {
             folder,
             journal,
             watch,
+            wrong: Vec::new(),
+            whole: Mutex::default(),
             held: Arc::new(Semaphore::new(usize::try_from(held).unwrap_or(Semaphore::MAX_PERMITS))),
             open: Semaphore::new(OPEN_BYTES as usize),
+            beginning: Arc::new(Semaphore::new(LONG_FILES)),
             pace: Pace::new(),
             right: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -262,6 +325,7 @@ impl Push {
     }
 
     fn file_done(&self, at: usize) {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(at);
         (self.watch)(&Event::File { path: self.file(at).path.to_string() });
     }
 
@@ -287,19 +351,47 @@ impl Push {
 
     async fn send(self: Arc<Self>, files: Vec<usize>) -> Result<(), Error> {
         // What was read and not yet sent is lost when a budget ends, so that one that does not reach is not begun.
-        self.source.afford(files.iter().map(|at| self.unsent(*at)).sum())?;
-        let (long, short): (Vec<usize>, Vec<usize>) = files.into_iter().partition(|at| self.file(*at).size > PART);
+        let unread = || files.iter().map(|at| self.unread(*at)).sum();
+        if !self.source.meter.reaches(unread()) {
+            return Err(self.source.meter.stopped(unread()));
+        }
+        self.target.room_for(files.iter().map(|at| self.unsent(*at)).sum())?;
+        let (long, short): (Vec<usize>, Vec<usize>) = files.iter().partition(|at| self.file(**at).size > PART);
         let short = short.into_iter().map(|at| Bound::spawn(self.clone().send_short(at)));
         let short = stream::iter(short).map(Bound::end).buffer_unordered(SHORT_FILES).try_collect::<()>();
         let long = stream::iter(long).map(|at| Bound::spawn(self.clone().send_long(at)).end());
         let long = long.buffer_unordered(LONG_FILES).try_collect::<()>();
-        futures_util::future::try_join(short, long).await.map(|_| ())
+        let sent = futures_util::future::try_join(short, long).await;
+        if sent.is_err() {
+            tokio::time::timeout(LAST_BEGUN, self.beginning.acquire_many(LONG_FILES as u32)).await.ok();
+            self.beginning.close();
+        }
+        match sent {
+            // What was asked for and has not been sent is lost.
+            Err(_) if self.source.over.load(Ordering::Relaxed) => Err(self.source.meter.stopped(unread())),
+            sent => sent.map(|_| ()),
+        }
     }
 
     /// What the store has not acknowledged of a file.
     fn unsent(&self, at: usize) -> u64 {
         let sent = self.journal.resume(&self.object(at)).map_or(0, |begun| begun.parts.len() as u64 * begun.part_size);
         self.file(at).size.saturating_sub(sent)
+    }
+
+    /// What has to be read for it: chunks that lie in two parts are read for either.
+    fn unread(&self, at: usize) -> u64 {
+        let file = self.file(at);
+        if self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(&at) {
+            return 0;
+        }
+        match self.journal.resume(&self.object(at)).filter(|begun| fits(begun, file.size)) {
+            Some(begun) => {
+                let runs = lacking_runs(self.source.manifest(), at, &Assembly::new(file.size, &begun));
+                runs.iter().map(|run| run.range(self.source.manifest()).1).sum()
+            }
+            None => file.size,
+        }
     }
 
     async fn hold(&self, bytes: u64) -> OwnedSemaphorePermit {
@@ -333,8 +425,8 @@ impl Push {
                 Sent::Forgotten => false,
             };
             // It may have become an object by a try whose answer was lost.
-            let is_there =
-                |listed: Vec<Meta>| listed.iter().any(|meta| meta.object == object && meta.size == self.file(at).size);
+            let is_it = |meta: &Meta| meta.object == object && meta.size == self.file(at).size;
+            let is_there = |listed: Vec<Meta>| !self.wrong.contains(&at) && listed.iter().any(is_it);
             if whole || is_there(self.target.objects(&self.folder).await?) {
                 self.journal.gone(&object)?;
                 self.file_done(at);
@@ -353,20 +445,33 @@ impl Push {
     }
 
     /// The upload of a file: the one in the journal, or a new one.
-    async fn begun(&self, at: usize, object: &str) -> Result<Begun, Error> {
+    async fn begun(self: &Arc<Self>, at: usize, object: &str) -> Result<Begun, Error> {
         let size = self.file(at).size;
-        if let Some(begun) = self.journal.resume(object) {
-            let fits =
-                begun.part_size == part_size(size) && begun.parts.keys().all(|n| (*n as u64) * begun.part_size < size);
-            if fits {
-                self.kept.fetch_add(sent_of(&begun, size), Ordering::Relaxed);
-                self.done(sent_of(&begun, size));
-                return Ok(begun);
-            }
+        if let Some(begun) = self.journal.resume(object).filter(|begun| fits(begun, size)) {
+            self.kept.fetch_add(sent_of(&begun, size), Ordering::Relaxed);
+            self.done(sent_of(&begun, size));
+            return Ok(begun);
         }
+        let (push, object) = (self.clone(), object.to_owned());
+        let closed = |_| Error::environment("the push has ended", "run the same command again");
+        let turn = self.beginning.clone().acquire_owned().await.map_err(closed)?;
+        // To its end, also where this file's task is ended by another's fault.
+        let begun = tokio::spawn(async move {
+            let _turn = turn;
+            push.begin(&object, part_size(size)).await
+        });
+        begun
+            .await
+            .unwrap_or_else(|e| Err(Error::environment(format!("a task ended: {e}"), "run the same command again")))
+    }
+
+    async fn begin(&self, object: &str, part_size: u64) -> Result<Begun, Error> {
         let upload = self.target.begin(object).await?;
-        let part_size = part_size(size);
-        self.journal.begin(&upload, part_size)?;
+        if let Err(error) = self.journal.begin(&upload, part_size) {
+            // Nobody would know of it.
+            self.target.abort(&upload).await.ok();
+            return Err(error);
+        }
         Ok(Begun { upload, part_size, parts: BTreeMap::new() })
     }
 
@@ -374,9 +479,7 @@ impl Push {
     async fn send_parts(self: Arc<Self>, at: usize, begun: &Begun) -> Result<Sent, Error> {
         let size = self.file(at).size;
         let mut parts = Assembly::new(size, begun);
-        let chunks = &self.file(at).chunks;
-        let runs =
-            plan::runs_of(self.source.manifest(), at, |chunk| parts.lacks(chunks[chunk].offset, chunks[chunk].end()));
+        let runs = lacking_runs(self.source.manifest(), at, &parts);
         // Memory is taken in the order in which runs are needed: two files whose later runs hold what their next ones wait for
         // would wait for ever.
         let hold = |run: Run| {
@@ -495,8 +598,19 @@ async fn same_manifest(target: &Store, object: &str, digest: &Digest, bytes: &[u
     }
     Err(Error::content(
         format!("{object} is there and is not {digest}"),
-        "move it away, and run the same command again: nothing that was there before was changed",
+        "run the same command again with --repair, which puts it right: nothing that was there before was changed",
     ))
+}
+
+/// Whether an upload of a journal can be of a file of this size.
+fn fits(begun: &Begun, size: u64) -> bool {
+    begun.part_size == part_size(size) && begun.parts.keys().all(|n| (*n as u64) * begun.part_size < size)
+}
+
+/// What is read for the parts that are missing.
+fn lacking_runs(manifest: &Manifest, at: usize, parts: &Assembly) -> Vec<Run> {
+    let chunks = &manifest.files[at].chunks;
+    plan::runs_of(manifest, at, |chunk| parts.lacks(chunks[chunk].offset, chunks[chunk].end()))
 }
 
 /// The bytes of the parts that are there.
@@ -560,5 +674,44 @@ impl Assembly {
 
     fn names(self) -> Vec<String> {
         self.names.into_iter().flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cut::{self, Chunker},
+        manifest::Chunk,
+        store::conformance::{Scratch, memory},
+    };
+
+    /// Files whose chunks end just before the parts do, so that each part that is being put together holds two runs.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn two_long_files_do_not_wait_for_each_others_memory() {
+        let scratch = Scratch::new();
+        std::fs::create_dir_all(&scratch.0).unwrap();
+        let len = cut::LONGEST - 1_000;
+        let blake3 = *blake3::hash(&vec![0; len as usize]).as_bytes();
+        let size = 5 * u64::from(len);
+        let chunks: Vec<Chunk> = (0..5).map(|at| Chunk { offset: at * u64::from(len), len, blake3 }).collect();
+        let files = ["a", "b", "c"].map(|path| {
+            std::fs::File::create(scratch.0.join(path)).unwrap().set_len(size).unwrap();
+            let chunks = chunks.clone();
+            File { path: path.parse().unwrap(), size, sha256: [0; 32], chunker: Chunker::Fixed, chunks }
+        });
+        let manifest = Manifest::new("a/b".parse().unwrap(), files.to_vec()).unwrap();
+        let (bytes, digest, target) = (manifest.to_bytes(), manifest.digest(), memory());
+        let job = Job {
+            source: Source::stored(Store::of_directory(&scratch.0), ".", Arc::new(manifest.clone())),
+            target: target.clone(),
+            version: Found { digest, bytes, manifest },
+            signature: None,
+            reference: RefName::default(),
+            state: scratch.0.join("state"),
+            repair: false,
+        };
+        let published = tokio::time::timeout(Duration::from_secs(100), publish(job, Arc::new(|_| {}))).await;
+        assert_eq!(published.expect("they wait for ever").unwrap().sent, 3 * size);
     }
 }

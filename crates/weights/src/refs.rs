@@ -19,7 +19,7 @@ use bytes::Bytes;
 use crate::{
     Digest, Error, Manifest, ModelName, OWN_FOLDER, Wanted,
     path::{RefName, Version},
-    store::{self, Meta, Put, Store, Tag, When},
+    store::{self, Meta, Put, Ref, Store, When},
 };
 
 /// In a version's folder: the gc of this name is about to delete it.
@@ -66,10 +66,10 @@ pub(crate) async fn point(
     manifest: &Manifest,
     digest: &Digest,
     name: &RefName,
-    before: Option<(Digest, Tag)>,
+    before: Option<Ref>,
 ) -> Result<(), Error> {
     let model = &manifest.model;
-    if before.as_ref().is_none_or(|(named, _)| named != digest) {
+    if named_by(before.as_ref()) != Some(*digest) {
         swap(store, model, name, digest, before.as_ref()).await?;
     }
     let folder = store::version_object(model, digest);
@@ -84,7 +84,7 @@ pub(crate) async fn point(
             ),
         },
     };
-    take_back(store, model, name, digest, before).await?;
+    take_back(store, model, name, digest, named_by(before.as_ref())).await?;
     Err(fault)
 }
 
@@ -93,18 +93,18 @@ async fn swap(
     model: &ModelName,
     name: &RefName,
     digest: &Digest,
-    before: Option<&(Digest, Tag)>,
+    before: Option<&Ref>,
 ) -> Result<(), Error> {
     let object = store::ref_object(model, name);
-    let when = before.map_or(When::Absent, |(_, tag)| When::Is(tag.clone()));
-    if store.put(&object, &Bytes::from(store::ref_text(digest)), &when).await? != Put::Refused {
+    let when = before.map_or(When::Absent, |there| When::Is(there.tag.clone()));
+    if store.put(&object, &Bytes::from(store::ref_text(Some(digest))), &when).await? != Put::Refused {
         return Ok(());
     }
-    match store.reference(model, name).await? {
+    match named_by(store.reference(model, name).await?.as_ref()) {
         // By a try of ours whose answer was lost, or by one who publishes the same.
-        Some((named, _)) if named == *digest => Ok(()),
+        Some(named) if named == *digest => Ok(()),
         now => {
-            let now = now.map_or("deleted".to_owned(), |(named, _)| format!("moved to {named}"));
+            let now = now.map_or("deleted".to_owned(), |named| format!("moved to {named}"));
             Err(Error::content(
                 format!("{model}@{name} was {now} by another publisher meanwhile, and was left there"),
                 format!(
@@ -115,23 +115,23 @@ async fn swap(
     }
 }
 
-/// Undoes a swap, unless somebody has moved the ref on since.
+/// Undoes a swap, unless somebody has moved the ref on since. A ref that was not there before is withdrawn and not deleted:
+/// a deletion under a condition is nothing that all stores have, and one without would take what another has written since.
 async fn take_back(
     store: &Store,
     model: &ModelName,
     name: &RefName,
     digest: &Digest,
-    before: Option<(Digest, Tag)>,
+    before: Option<Digest>,
 ) -> Result<(), Error> {
-    let Some((named, tag)) = store.reference(model, name).await? else { return Ok(()) };
-    let object = store::ref_object(model, name);
-    match before {
-        _ if named != *digest => Ok(()),
-        Some((before, _)) => {
-            store.put(&object, &Bytes::from(store::ref_text(&before)), &When::Is(tag)).await.map(|_| ())
-        }
-        None => store.delete(&object).await,
-    }
+    let there = store.reference(model, name).await?;
+    let Some(Ref { tag, .. }) = there.filter(|there| there.digest == Some(*digest)) else { return Ok(()) };
+    let text = Bytes::from(store::ref_text(before.as_ref()));
+    store.put(&store::ref_object(model, name), &text, &When::Is(tag)).await.map(|_| ())
+}
+
+pub(crate) fn named_by(there: Option<&Ref>) -> Option<Digest> {
+    there.and_then(|there| there.digest)
 }
 
 /// What a ref was moved from and to.
@@ -160,7 +160,7 @@ pub async fn rollback(store: &Store, wanted: &Wanted, to: Digest) -> Result<Move
         ));
     }
     store.prove().await?;
-    let from = before.as_ref().map(|(named, _)| *named);
+    let from = named_by(before.as_ref());
     point(store, &found.manifest, &to, name, before).await?;
     Ok(Moved { name: name.clone(), from, to })
 }
@@ -275,6 +275,49 @@ mod tests {
 
     fn alone<T>(work: impl Future<Output = T>) -> T {
         between_each_other(work, std::future::ready(()), 0).0
+    }
+
+    /// A new ref of a version that is doomed is taken back while another publisher moves it to one that is whole.
+    #[test]
+    fn a_ref_that_is_taken_back_is_not_taken_from_another_publisher() {
+        let (mut kept, mut refused) = (0, 0);
+        for seed in 0..2_000 {
+            let store = memory_that_yields();
+            let (_, good) = alone(put_version(&store, "good"));
+            let (doomed, bad) = alone(put_version(&store, "bad"));
+            let mark = mark_object(&store::version_object(&doomed.model, &bad), "1");
+            alone(store.put(&mark, &Bytes::new(), &When::Always)).unwrap();
+            let canary: RefName = "canary".parse().unwrap();
+            let wanted = Wanted { model: doomed.model.clone(), version: Version::Ref(canary.clone()) };
+            let other = async {
+                // Again until he has won or was told; as an operator does.
+                rollback(&store, &wanted, good).await.is_ok() || rollback(&store, &wanted, good).await.is_ok()
+            };
+            let (ours, theirs) = between_each_other(point(&store, &doomed, &bad, &canary, None), other, seed);
+            ours.unwrap_err();
+            let named = alone(store.resolve(&doomed.model, &canary)).unwrap();
+            assert_eq!(
+                named,
+                theirs.then_some(good),
+                "seed {seed}: a ref was lost, or one is left that was taken back"
+            );
+            kept += u32::from(theirs);
+            refused += u32::from(!theirs);
+        }
+        assert!(kept > 500, "they hardly met: {kept} {refused}");
+        // What was withdrawn is no ref, and becomes one again.
+        let store = memory();
+        let (doomed, bad) = alone(put_version(&store, "bad"));
+        let canary: RefName = "canary".parse().unwrap();
+        let mark = mark_object(&store::version_object(&doomed.model, &bad), "1");
+        alone(store.put(&mark, &Bytes::new(), &When::Always)).unwrap();
+        alone(point(&store, &doomed, &bad, &canary, None)).unwrap_err();
+        assert_eq!(alone(store.list()).unwrap(), []);
+        alone(store.delete(&mark)).unwrap();
+        let wanted = Wanted { model: doomed.model.clone(), version: Version::Ref(canary) };
+        assert!(alone(store.find(&wanted)).unwrap_err().message.contains("the store has no"));
+        assert_eq!(alone(rollback(&store, &wanted, bad)).unwrap().from, None);
+        assert_eq!(alone(store.find(&wanted)).unwrap().digest, bad);
     }
 
     /// Whatever the steps of the two are between each other, what the ref names is whole when both have ended.

@@ -27,6 +27,8 @@ pub struct Replicate {
     pub reference: Option<RefName>,
     /// Where the journal lies; see [`crate::uploads`].
     pub state: PathBuf,
+    /// Whether to read what is in the target, and to send again what is wrong.
+    pub repair: bool,
     /// What reading it may cost, with all that was asked for between these two stores before for this version.
     pub budget: Option<Budget>,
 }
@@ -42,7 +44,7 @@ pub struct Replicated {
 
 /// Brings a version, and points the target's ref to it.
 pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Watch) -> Result<Replicated, Error> {
-    let Replicate { wanted, reference, state, budget } = replicate;
+    let Replicate { wanted, reference, state, repair, budget } = replicate;
     let reference = match (reference, &wanted.version) {
         (Some(name), _) => name,
         (None, Version::Ref(name)) => name.clone(),
@@ -53,6 +55,7 @@ pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Wa
             ));
         }
     };
+    to.prove().await?;
     let version = from.find(&wanted).await?;
     let digest = version.digest;
     watch(&Event::Found { digest, total: version.manifest.total(), files: version.manifest.files.len() });
@@ -64,7 +67,7 @@ pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Wa
     let signature = from.whole(&store::signature_object(&wanted.model, &digest), sign::LONGEST).await?;
     let signature = signature.map(|(bytes, _)| Bytes::from(bytes));
     source.meter.note(signature.as_ref().map_or(0, |bytes| bytes.len() as u64))?;
-    let job = Job { source, target: to.clone(), version, signature, reference: reference.clone(), state };
+    let job = Job { source, target: to.clone(), version, signature, reference: reference.clone(), state, repair };
     let published = publish::publish(job, watch).await?;
     Ok(Replicated { digest, manifest, reference, published })
 }

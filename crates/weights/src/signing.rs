@@ -20,6 +20,8 @@ use crate::{
 
 const LONGEST_KEY: usize = 64 << 10;
 
+const NOT_SIGNED: &str = "pull the version again, or publish it again with --repair";
+
 /// Files that are signed or checked.
 #[derive(Debug)]
 pub struct Place {
@@ -114,10 +116,7 @@ pub fn sign(
     let (files, manifest) = match &place.version {
         Some((digest, manifest)) => {
             if let Some(problem) = verify::verify(&place.folder, manifest, on_bytes)?.first() {
-                return Err(Error::content(
-                    format!("nothing was signed: {problem}"),
-                    "pull or publish the version again",
-                ));
+                return Err(Error::content(format!("nothing was signed: {problem}"), NOT_SIGNED));
             }
             let files = manifest.files.iter().map(|file| (file.path.clone(), file.sha256)).collect();
             (files, Some(*digest))
@@ -128,6 +127,62 @@ pub fn sign(
     let bytes = sign::sign(&signed, key).map_err(|fault| Error::usage(fault.to_string(), "give another key"))?;
     disk::write_atomically(&to, &bytes)?;
     Ok(to)
+}
+
+/// The same of a version in a store that is not a folder; the bytes of the signature.
+pub async fn sign_stored(
+    store: &Store,
+    digest: &Digest,
+    manifest: &Manifest,
+    key: &PrivateKey,
+    on_bytes: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<u8>, Error> {
+    if let Some(problem) = verify::verify_stored(store, manifest, digest, on_bytes).await?.first() {
+        return Err(Error::content(format!("nothing was signed: {problem}"), NOT_SIGNED));
+    }
+    let files = manifest.files.iter().map(|file| (file.path.clone(), file.sha256)).collect();
+    let ignored = sign::left_out(None);
+    let signed = Signed { name: manifest.model.to_string(), files, ignored, manifest: Some(*digest) };
+    sign::sign(&signed, key).map_err(|fault| Error::usage(fault.to_string(), "give another key"))
+}
+
+/// Puts a signature beside a version; the object's name.
+pub async fn put_signature(
+    store: &Store,
+    model: &ModelName,
+    digest: &Digest,
+    signature: Vec<u8>,
+) -> Result<String, Error> {
+    let object = store::signature_object(model, digest);
+    store.put(&object, &bytes::Bytes::from(signature), &store::When::Always).await?;
+    Ok(object)
+}
+
+/// Reads a version where it lies in a store, and compares it with what the key has signed.
+pub async fn check_stored(
+    store: &Store,
+    digest: &Digest,
+    manifest: &Manifest,
+    (key, signature): (&PublicKey, Option<&Path>),
+    on_bytes: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<Problem>, Error> {
+    let (bytes, what) = match signature {
+        Some(path) => (small(path, "signature", sign::LONGEST)?, path.display().to_string()),
+        None => {
+            let object = store::signature_object(&manifest.model, digest);
+            let there = store.whole(&object, sign::LONGEST).await?;
+            (there.ok_or_else(|| not_signed(&manifest.model, digest))?.0, object)
+        }
+    };
+    let signed = read(&bytes, &what, key)?;
+    of_version(&signed, *digest, &what)?;
+    let mut problems = verify::verify_stored(store, manifest, digest, on_bytes).await?;
+    problems.extend(signed.compare(manifest.files.iter().map(|file| (&file.path, &file.sha256))));
+    Ok(problems)
+}
+
+fn not_signed(model: &ModelName, digest: &Digest) -> Error {
+    Error::content(format!("{model} {digest} is not signed"), "`outrigger weights sign` signs a version in its store")
 }
 
 /// Reads everything, and compares it with what the key has signed.
@@ -181,12 +236,8 @@ pub(crate) async fn vouched(
     manifest: &Manifest,
 ) -> Result<Vec<u8>, Error> {
     let object = store::signature_object(model, &digest);
-    let (bytes, _) = store.whole(&object, sign::LONGEST).await?.ok_or_else(|| {
-        Error::content(
-            format!("{model} {digest} is not signed"),
-            "`outrigger weights sign` signs a version in its store",
-        )
-    })?;
+    let there = store.whole(&object, sign::LONGEST).await?;
+    let (bytes, _) = there.ok_or_else(|| not_signed(model, &digest))?;
     let signed = read(&bytes, &object, key)?;
     of_version(&signed, digest, &object)?;
     if signed.manifest.is_none() {

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -57,7 +57,7 @@ pub(crate) fn damaged(file: &File, chunk: usize, times: u32) -> Error {
     let offset = file.chunks[chunk].offset;
     Error::content(
         format!("{}: the chunk at byte {offset} came {times} times and was not what was published", file.path),
-        "the store's copy is damaged: delete this object there, and publish the version again",
+        "the store's copy is damaged: `outrigger weights add` with --repair, or `replicate` from another store, sends again what is wrong",
     )
 }
 
@@ -81,8 +81,8 @@ pub(crate) struct Source {
     seen: Mutex<Vec<Seen>>,
     pub(crate) read: AtomicU64,
     pub(crate) meter: Meter,
-    /// Bytes that have yet to be read, for what is said when the budget ends.
-    pub(crate) lacking: AtomicU64,
+    /// The budget does not allow another request.
+    pub(crate) over: AtomicBool,
     pub(crate) buffers: Arc<Buffers>,
 }
 
@@ -114,19 +114,13 @@ impl Source {
 
     fn new(store: Store, folder: String, manifest: Arc<Manifest>, checks: Option<Vec<Vec<u64>>>) -> Self {
         let seen = Mutex::new(vec![Seen::default(); manifest.files.len()]);
-        let (read, lacking) = (AtomicU64::new(0), AtomicU64::new(manifest.total()));
+        let (read, over) = (AtomicU64::new(0), AtomicBool::new(false));
         let (meter, buffers) = (Meter::default(), Arc::default());
-        Self { store, folder, manifest, checks, seen, read, meter, lacking, buffers }
+        Self { store, folder, manifest, checks, seen, read, meter, over, buffers }
     }
 
     pub(crate) fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
-    }
-
-    /// So many bytes will be read: whether the budget reaches for them if nothing goes wrong.
-    pub(crate) fn afford(&self, bytes: u64) -> Result<(), Error> {
-        self.lacking.store(bytes, Ordering::Relaxed);
-        if self.meter.reaches(bytes) { Ok(()) } else { Err(self.meter.stopped(bytes)) }
     }
 
     /// The bytes of a run, every chunk of it right.
@@ -140,14 +134,10 @@ impl Source {
         loop {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk - run.first];
             let next = plan::runs_of(&self.manifest, run.file, missing).first().copied();
-            let Some(next) = next else {
-                // Whole runs are read again of which a part was there, so that it may be more than was lacking.
-                let less = |lacking: u64| Some(lacking.saturating_sub(len));
-                self.lacking.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).ok();
-                return Ok(bytes);
-            };
+            let Some(next) = next else { return Ok(bytes) };
             if self.meter.ask(next.range(&self.manifest).1)? == Err(Over) {
-                return Err(self.meter.stopped(self.lacking.load(Ordering::Relaxed)));
+                self.over.store(true, Ordering::Relaxed);
+                return Err(self.meter.used_up());
             }
             let (right, trouble) = self.fill(next, start, &mut bytes, watch).await;
             let mut gained = false;

@@ -29,11 +29,12 @@ mod objects;
 mod probe;
 mod provider;
 pub(crate) mod trouble;
+mod unfinished;
 mod web;
 
 pub use bucket::Bucket;
 pub use folder::Folder;
-pub use objects::{Meta, Part, Put, Tag, Upload, When};
+pub use objects::{Meta, Part, Put, Tag, Unfinished, Upload, When};
 pub use provider::Side;
 pub use web::Base;
 
@@ -54,7 +55,9 @@ pub enum Store {
 
 #[derive(Serialize, Deserialize)]
 struct RefText {
-    digest: String,
+    /// It has to be there: what has lost it is no ref that was withdrawn.
+    #[serde(deserialize_with = "Option::deserialize")]
+    digest: Option<String>,
     schema: String,
 }
 
@@ -64,6 +67,14 @@ pub struct Found {
     pub digest: Digest,
     pub bytes: Vec<u8>,
     pub manifest: Manifest,
+}
+
+/// A ref as it was read: where it points, and what a swap compares.
+#[derive(Clone, Debug)]
+pub(crate) struct Ref {
+    /// `None` of one that was withdrawn, which is no ref to all but a swap.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) tag: Tag,
 }
 
 /// A ref of a store.
@@ -82,8 +93,17 @@ impl Store {
 
     /// One of two stores, which may have variables of its own.
     pub fn parse_as(side: Side, url: &str) -> Result<Self, Error> {
-        let variables = provider::variables();
-        Self::parse_in(url, &|name| provider::of_side(side, name, &variables))
+        Self::parse_with(side, url, &provider::variables())
+    }
+
+    fn parse_with(side: Side, url: &str, variables: &[(String, String)]) -> Result<Self, Error> {
+        let parsed = Self::parse_in(url, &|name| provider::of_side(side, name, variables));
+        match parsed.map_err(|error| provider::by_its_names(side, url, error, variables))? {
+            Self::Bucket(bucket) if provider::has_own(side, url, variables) => {
+                Ok(Self::Bucket(bucket.called(|names| provider::own_names(side, url, names))))
+            }
+            store => Ok(store),
+        }
     }
 
     fn parse_in(url: &str, environment: provider::Environment) -> Result<Self, Error> {
@@ -135,7 +155,7 @@ impl Store {
         if Digest::of(&bytes) != digest {
             return Err(Error::content(
                 format!("{object} is not the manifest of {digest}: it was changed, or another lies in its place"),
-                "publish the version again, and find out who writes to the store",
+                "publish the version again with --repair, and find out who writes to the store",
             ));
         }
         let manifest = Manifest::parse(&bytes).map_err(|fault| refused(&object, &fault))?;
@@ -150,15 +170,15 @@ impl Store {
 
     /// Where a ref points; `None` when there is none.
     pub async fn resolve(&self, model: &ModelName, name: &RefName) -> Result<Option<Digest>, Error> {
-        Ok(self.reference(model, name).await?.map(|(digest, _)| digest))
+        Ok(self.reference(model, name).await?.and_then(|there| there.digest))
     }
 
     /// The same, with what a swap compares.
-    pub(crate) async fn reference(&self, model: &ModelName, name: &RefName) -> Result<Option<(Digest, Tag)>, Error> {
+    pub(crate) async fn reference(&self, model: &ModelName, name: &RefName) -> Result<Option<Ref>, Error> {
         let object = ref_object(model, name);
         let Some((bytes, tag)) = self.whole(&object, LONGEST_REF).await? else { return Ok(None) };
-        let digest = parse_ref(&bytes).ok_or_else(|| not_a_ref(&object))?;
-        Ok(Some((digest, tag)))
+        let digest = parse_ref(&object, &bytes)?;
+        Ok(Some(Ref { digest, tag }))
     }
 
     /// All refs, by model and name.
@@ -181,8 +201,8 @@ impl Store {
             };
             let (Ok(model), Ok(name)) = (model.parse::<ModelName>(), name.parse::<RefName>()) else { continue };
             let Some((bytes, _)) = self.whole(&meta.object, LONGEST_REF).await? else { continue };
-            let digest = parse_ref(&bytes).ok_or_else(|| not_a_ref(&meta.object))?;
-            listed.push(Listed { model, name, digest });
+            let digest = parse_ref(&meta.object, &bytes)?;
+            listed.extend(digest.map(|digest| Listed { model, name, digest }));
         }
         Ok(listed)
     }
@@ -230,13 +250,17 @@ fn refused(object: &str, fault: &Fault) -> Error {
     Error::content(format!("{object}: {fault}"), "publish the version again with `outrigger weights add`")
 }
 
-fn parse_ref(bytes: &[u8]) -> Option<Digest> {
-    let text: RefText = serde_json::from_slice(bytes).ok()?;
-    if text.schema == REF_SCHEMA { text.digest.parse().ok() } else { None }
+/// Where a ref points; `None` of one that was withdrawn.
+fn parse_ref(object: &str, bytes: &[u8]) -> Result<Option<Digest>, Error> {
+    let text: RefText = serde_json::from_slice(bytes).map_err(|_| not_a_ref(object))?;
+    if text.schema != REF_SCHEMA {
+        return Err(not_a_ref(object));
+    }
+    text.digest.map(|digest| digest.parse().map_err(|_| not_a_ref(object))).transpose()
 }
 
-pub(crate) fn ref_text(digest: &Digest) -> Vec<u8> {
-    let text = RefText { digest: digest.to_string(), schema: REF_SCHEMA.to_owned() };
+pub(crate) fn ref_text(digest: Option<&Digest>) -> Vec<u8> {
+    let text = RefText { digest: digest.map(Digest::to_string), schema: REF_SCHEMA.to_owned() };
     let mut bytes = serde_json::to_vec(&text).expect("strings can be written");
     bytes.push(b'\n');
     bytes
@@ -245,7 +269,7 @@ pub(crate) fn ref_text(digest: &Digest) -> Vec<u8> {
 /// The bytes that it takes to find a version: its manifest, and the ref that named it.
 pub(crate) fn control_bytes(wanted: &Wanted, found: &Found) -> u64 {
     let reference = match wanted.version {
-        Version::Ref(_) => ref_text(&found.digest).len(),
+        Version::Ref(_) => ref_text(Some(&found.digest)).len(),
         Version::Digest(_) => 0,
     };
     (found.bytes.len() + reference) as u64

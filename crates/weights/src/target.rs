@@ -102,16 +102,7 @@ impl Target {
 
     /// Refuses what would not fit, before anything is fetched.
     pub(crate) fn room_for(&self, bytes: u64) -> Result<(), Error> {
-        // A disk that does not say is asked by writing to it.
-        let Ok(stat) = rustix::fs::statvfs(&self.own) else { return Ok(()) };
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        if free >= bytes {
-            return Ok(());
-        }
-        Err(Error::environment(
-            format!("{bytes} bytes are missing in {} and its disk has {free} free", self.dir.display()),
-            "make room, then run the same command again: what is there is kept",
-        ))
+        disk::room_for(&self.own, bytes, &self.dir.display())
     }
 
     /// What of a file is there, by hashing it. `claimed` are the chunks that the journal names.

@@ -337,10 +337,11 @@ impl Pull {
         loop {
             let missing = |chunk: usize| (run.first..run.end).contains(&chunk) && !good[chunk];
             let Some(next) = plan::runs_of(&self.manifest, run.file, missing).first().copied() else { break };
-            let begun = self.lock().begun.remove(&(run.file, next.first)).unwrap_or_default();
+            let begun = self.lock().begun.get(&(run.file, next.first)).copied().unwrap_or_default();
             if !self.may_ask(next, begun).await? {
                 return Ok(());
             }
+            self.lock().begun.remove(&(run.file, next.first));
             let (came, trouble) = self.ask(next, begun, &part).await;
             came.good.iter().for_each(|chunk| good[*chunk] = true);
             tries = if came.gained { 0 } else { tries + 1 };
@@ -380,7 +381,8 @@ impl Pull {
 
     fn stopped(&self) -> Error {
         let state = self.lock();
-        self.meter.stopped(state.report.total - state.right)
+        let begun: u64 = state.begun.values().map(|begun| u64::from(begun.bytes)).sum();
+        self.meter.stopped(state.report.total - state.right - begun)
     }
 
     /// One request: what came of it, and what went wrong.

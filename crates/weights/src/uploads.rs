@@ -7,9 +7,9 @@
 //! not have, and then the file is begun again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    io::{Read as _, Seek as _, Write as _},
+    io::{Read as _, Seek as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -51,7 +51,8 @@ pub(crate) struct Begun {
 #[derive(Debug)]
 pub(crate) struct Uploads {
     path: PathBuf,
-    file: Mutex<fs::File>,
+    /// And how long it is.
+    file: Mutex<(fs::File, u64)>,
     begun: Mutex<BTreeMap<String, Begun>>,
 }
 
@@ -75,17 +76,17 @@ impl Uploads {
         };
         let text = serde_json::to_string(&head).expect("strings can be written") + "\n";
         let folder = state.join("uploads");
-        disk::make_folder(&folder)?;
+        disk::make_folder(&folder).map_err(elsewhere)?;
         let path = folder.join(format!("{}.jsonl", &blake3::hash(text.as_bytes()).to_hex()[..32]));
-        let mut file = disk::open_to_write(&path).map_err(|e| Error::io("write", &path, &e))?;
+        let mut file = disk::open_to_write(&path).map_err(|e| elsewhere(Error::io("write", &path, &e)))?;
         disk::take(&file, &path, &format!("{model} on its way to {store}"))?;
         let (known, begun, end) = read(&mut file, &path)?;
         let end = if known.as_ref() == Some(&head) { end } else { 0 };
         let cut = file.set_len(end).and_then(|()| file.seek(std::io::SeekFrom::End(0)));
-        let written = cut.and_then(|_| if end == 0 { file.write_all(text.as_bytes()) } else { Ok(()) });
-        written.map_err(|e| Error::io("write", &path, &e))?;
+        let written = cut.and_then(|len| if end == 0 { disk::append(&file, len, text.as_bytes()) } else { Ok(len) });
+        let len = written.map_err(|e| Error::io("write", &path, &e))?;
         let begun = if end == 0 { BTreeMap::new() } else { begun };
-        Ok(Self { path, file: Mutex::new(file), begun: Mutex::new(begun) })
+        Ok(Self { path, file: Mutex::new((file, len)), begun: Mutex::new(begun) })
     }
 
     pub(crate) fn resume(&self, object: &str) -> Option<Begun> {
@@ -107,10 +108,18 @@ impl Uploads {
 
     fn append(&self, line: Line) -> Result<(), Error> {
         let text = serde_json::to_string(&line).expect("strings can be written") + "\n";
-        let written = self.file.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes());
-        written.map_err(|e| Error::io("write", &self.path, &e))?;
+        let mut held = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let (file, len) = &mut *held;
+        *len = disk::append(file, *len, text.as_bytes()).map_err(|e| Error::io("write", &self.path, &e))?;
+        drop(held);
         take_in(line, &mut self.begun.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(())
+    }
+
+    /// What is begun and has not become an object.
+    pub(crate) fn all(&self) -> Vec<Upload> {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.values().map(|begun| begun.upload.clone()).collect()
     }
 
     /// Whether there is nothing that another call could go on with.
@@ -122,6 +131,11 @@ impl Uploads {
     pub(crate) fn remove(&self) -> Result<(), Error> {
         fs::remove_file(&self.path).map_err(|e| Error::io("remove", &self.path, &e))
     }
+}
+
+/// Where there is no journal yet, nothing is lost by having it in another place.
+fn elsewhere(error: Error) -> Error {
+    Error { help: format!("{}; --state DIR puts the journal elsewhere", error.help), ..error }
 }
 
 /// What is begun in a journal, and where it ends.
@@ -175,6 +189,20 @@ impl Left {
     pub(crate) fn remove(self) -> Result<(), Error> {
         fs::remove_file(&self.path).map_err(|e| Error::io("remove", &self.path, &e))
     }
+}
+
+/// The ids of all uploads that a journal of this machine names, also of pushes that are at work.
+pub(crate) fn known(state: &Path) -> Result<BTreeSet<String>, Error> {
+    let folder = state.join("uploads");
+    let names = if folder.is_dir() { disk::names(&folder)? } else { Vec::new() };
+    let mut known = BTreeSet::new();
+    for path in names.iter().map(|name| folder.join(name)).filter(|path| path.extension() == Some("jsonl".as_ref())) {
+        // One that has just been removed names none.
+        let Ok(mut file) = disk::open(&path) else { continue };
+        let (_, begun, _) = read(&mut file, &path)?;
+        known.extend(begun.into_values().map(|begun| begun.upload.id));
+    }
+    Ok(known)
 }
 
 /// The journals of pushes into a store that nobody is at work on.

@@ -1,12 +1,26 @@
 //! Everything read again: every chunk and every file against the manifest, and what lies there besides.
 
-use std::{collections::BTreeSet, io::Read as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    path::Path,
+};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, Manifest, OWN_FOLDER, add, disk, manifest::File, path::FilePath, sign};
+use crate::{
+    Digest, Error, Manifest, OWN_FOLDER, add, disk,
+    manifest::File,
+    path::FilePath,
+    plan, sign,
+    store::{self, Meta, Store},
+};
 
 const BUFFER: usize = 1 << 20;
+
+/// Objects of a store that are read at once, at most 16 MiB of each.
+pub(crate) const FILES: usize = 4;
 
 /// Something that is not as the manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,4 +182,75 @@ fn unlisted(folder: &Path, manifest: &Manifest, problems: &mut Vec<Problem>) -> 
         }
     }
     Ok(())
+}
+
+/// Compares a version where it lies in a store with its manifest, by reading all of it. Where the store cannot be listed, what
+/// lies there besides is not seen.
+pub async fn verify_stored(
+    store: &Store,
+    manifest: &Manifest,
+    digest: &Digest,
+    on_bytes: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<Problem>, Error> {
+    let folder = store::version_object(&manifest.model, digest);
+    let listed = match store {
+        Store::Web(_) => None,
+        _ => Some(store.objects(&folder).await?),
+    };
+    let name = |meta: &Meta| Some(meta.object.strip_prefix(&folder)?.strip_prefix('/')?.to_owned());
+    let sizes = listed.map(|all| all.iter().filter_map(|meta| Some((name(meta)?, meta.size))).collect());
+    let sizes: Option<BTreeMap<String, u64>> = sizes;
+    let size_of = |file: &File| sizes.as_ref().map(|sizes| sizes.get(file.path.as_str()).copied());
+    let mut problems = Vec::new();
+    let checks = manifest.files.iter().map(|file| {
+        let (object, size) = (format!("{folder}/{}", file.path), size_of(file));
+        async move {
+            let what = match size {
+                Some(None) => Some(What::Missing),
+                Some(Some(is)) if is != file.size => Some(What::Size { is, expected: file.size }),
+                _ => check_stored(store, &object, file, on_bytes).await?,
+            };
+            Ok::<_, Error>(what.map(|what| Problem { path: file.path.to_string(), what }))
+        }
+    });
+    let mut checked = stream::iter(checks).buffered(FILES);
+    while let Some(problem) = checked.try_next().await? {
+        problems.extend(problem);
+    }
+    drop(checked);
+    let known: BTreeSet<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+    let own = format!("{OWN_FOLDER}/");
+    let others = sizes.iter().flatten().filter(|(name, _)| !known.contains(name.as_str()) && !name.starts_with(&own));
+    problems.extend(others.map(|(name, _)| Problem { path: name.clone(), what: What::Unlisted }));
+    Ok(problems)
+}
+
+/// What is wrong with an object of the right size, if anything. Each of its chunks is read once.
+pub(crate) async fn check_stored(
+    store: &Store,
+    object: &str,
+    file: &File,
+    on_bytes: &(dyn Fn(u64) + Sync),
+) -> Result<Option<What>, Error> {
+    let (mut whole, mut bad) = (Sha256::new(), Vec::new());
+    if file.size == 0 && store.whole(object, 1).await?.is_none() {
+        return Ok(Some(What::Missing));
+    }
+    for run in plan::runs_in(std::slice::from_ref(file), |_, _| true) {
+        let (from, len) = run.range_in(std::slice::from_ref(file));
+        let Some(bytes) = store.some(object, (from, len)).await? else { return Ok(Some(What::Missing)) };
+        for chunk in &file.chunks[run.first..run.end] {
+            let at = usize::try_from(chunk.offset - from).unwrap_or_default();
+            if *blake3::hash(&bytes[at..at + chunk.len as usize]).as_bytes() != chunk.blake3 {
+                bad.push(chunk.offset);
+            }
+        }
+        whole.update(&bytes);
+        on_bytes(len);
+    }
+    if let Some(&offset) = bad.first() {
+        return Ok(Some(What::Chunks { bad: bad.len(), offset }));
+    }
+    let sha256: [u8; 32] = whole.finalize().into();
+    Ok((sha256 != file.sha256).then_some(What::Sha256))
 }

@@ -2,7 +2,8 @@
 //!
 //! None of the servers that can be had is of use for the hard questions: they are slower than the client that is measured,
 //! keep gigabytes in memory, let two clients create one object, or break at nobody's command. So this one exists, and what it
-//! says of itself is held against boto3, s5cmd and rclone. Signatures are not looked at.
+//! says of itself is held against boto3, s5cmd and rclone. Signatures are not looked at. Of Google Cloud Storage's XML API it speaks
+//! what differs: generations, conditions on them, and the name of a copy's source; that is held against nothing but its reference.
 //!
 //! An object is a plain file under `ROOT/BUCKET/KEY`, moved there when it was whole, so that a test can put a sparse file of
 //! 16 GiB in place, damage one at rest, or serve the same folder by nginx. The price: `a` and `a/b` cannot both be objects.

@@ -16,9 +16,10 @@ use object_store::{
 };
 
 use super::{
-    Meta, Put, Tag, When,
+    Meta, Put, Tag, Unfinished, Upload, When,
     net::{Fault, Status},
     trouble::{Trouble, again},
+    unfinished::Asker,
     web::{may_pass, no_ranges, note_etag, too_short},
 };
 use crate::Error;
@@ -40,9 +41,11 @@ pub struct Bucket {
     /// Without slashes at its ends.
     prefix: String,
     /// Where the credentials come from, for errors.
-    variables: &'static str,
+    variables: String,
     /// The longest object that the provider copies in one request.
     longest_copy: u64,
+    /// Where it can be asked for uploads that were begun.
+    unfinished: Option<Asker>,
 }
 
 impl fmt::Debug for Bucket {
@@ -59,12 +62,19 @@ pub(super) struct Parts {
     pub(super) prefix: String,
     pub(super) variables: &'static str,
     pub(super) longest_copy: u64,
+    pub(super) unfinished: Option<Asker>,
 }
 
 impl Bucket {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { provider, url, name, prefix, variables, longest_copy } = parts;
-        Self { provider, url, name, prefix, variables, longest_copy }
+        let Parts { provider, url, name, prefix, variables, longest_copy, unfinished } = parts;
+        Self { provider, url, name, prefix, variables: variables.to_owned(), longest_copy, unfinished }
+    }
+
+    /// With other names of its variables, for errors.
+    pub(super) fn called(mut self, names: impl Fn(&str) -> String) -> Self {
+        self.variables = names(&self.variables);
+        self
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -175,6 +185,22 @@ impl Bucket {
         self.provider.create_multipart(&self.path(object)?).await.map_err(|e| self.trouble(object, "write", e))
     }
 
+    /// The uploads below a prefix that have not become objects; nothing where there is no such list.
+    pub(crate) async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Trouble> {
+        let Some(asker) = &self.unfinished else { return Ok(Vec::new()) };
+        let ours = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
+        let listed = asker.list(&format!("{ours}{prefix}/")).await.map_err(|fault| match fault {
+            Fault::Broken(why) => again(why),
+            Fault::Refused(error) => Trouble::Stop(error),
+            Fault::Status(said) => self.said(prefix, "list the uploads of", &said),
+        })?;
+        let named = listed.into_iter().filter_map(|one| {
+            let object = one.key.strip_prefix(&ours)?.to_owned();
+            Some(Unfinished { upload: Upload { object, id: one.id }, begun: one.begun })
+        });
+        Ok(named.collect())
+    }
+
     pub(crate) async fn part(
         &self,
         object: &str,
@@ -227,7 +253,7 @@ impl Bucket {
     fn said(&self, object: &str, doing: &str, said: &Status) -> Trouble {
         let code = said.code.as_deref().unwrap_or_default();
         let stop = |message: String, help: String| Trouble::Stop(Error::environment(message, help));
-        let (name, variables) = (&self.name, self.variables);
+        let (name, variables) = (&self.name, &self.variables);
         if matches!(code, "NoSuchBucket" | "ContainerNotFound") {
             return stop(
                 format!("there is no bucket {name}: {said}"),

@@ -204,6 +204,7 @@ fn of_provider(provider: Arc<dyn super::bucket::Provider>) -> Store {
         prefix: "some/prefix".into(),
         variables: "nothing",
         longest_copy: u64::MAX,
+        unfinished: None,
     }))
 }
 
@@ -340,6 +341,25 @@ async fn a_bucket_behind_a_server() {
     store.prove().await.unwrap();
 }
 
+/// Of a server that speaks Google's dialect, where conditions are made of generations.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_bucket_of_googles_dialect() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.0.join("bucket")).unwrap();
+    let server = FakeStore::spawn(StoreOptions::new(&scratch.0)).await.unwrap();
+    let environment = |name: &str| match name {
+        "GOOGLE_OAUTH_ACCESS_TOKEN" => Some("token".to_owned()),
+        "GOOGLE_STORAGE_ENDPOINT" => Some(server.url()),
+        _ => None,
+    };
+    let store = Store::parse_in("gs://bucket/some/prefix/", &environment).unwrap();
+    all(&store).await;
+    another_object_is_noticed(&store).await;
+    store.prove().await.unwrap();
+    server.set_fault(StoreFault::new(StoreFaultKind::Lie));
+    assert!(store.prove().await.unwrap_err().message.contains("it wrote an object twice"));
+}
+
 /// The same of any store that can be had, with its credentials in the environment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_bucket_elsewhere() {
@@ -430,6 +450,41 @@ fn credentials_that_are_missing_are_named() {
     check("az://c", &[("AZURE_STORAGE_ACCOUNT_NAME", "a")], &["AZURE_STORAGE_ACCOUNT_KEY is not set"]);
     check("ftp://b", &[], &["is not the address of a store"]);
     check("https://user:pw@host/x", &[], &["are not sent"]);
+}
+
+#[tokio::test]
+async fn a_side_is_told_its_own_variables() {
+    let told = |side, url: &str, set: &[(&str, &str)]| {
+        let set: Vec<_> = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Store::parse_with(side, url, &set).unwrap_err().to_string()
+    };
+    // Neither is set: either would do.
+    let both = told(Side::From, "s3://b/p", &[("TO_AWS_ACCESS_KEY_ID", "k")]);
+    assert!(both.contains(": AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"), "{both}");
+    assert!(both.contains("or FROM_AWS_… for this side alone"), "{both}");
+    assert!(!told(Side::Only, "s3://b/p", &[]).contains("FROM_"));
+    // With one of its own, the plain ones are not looked at.
+    let own = told(Side::From, "s3://b/p", &[("FROM_AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")]);
+    assert!(own.contains(": FROM_AWS_SECRET_ACCESS_KEY is not set") && !own.contains(" AWS_"), "{own}");
+    let own = told(Side::To, "gs://b/p", &[("TO_GOOGLE_STORAGE_ENDPOINT", "https://x")]);
+    assert!(own.contains(": TO_GOOGLE_APPLICATION_CREDENTIALS is not set") && !own.contains(" GOOGLE_"), "{own}");
+    let own = told(Side::To, "az://b/p", &[("TO_AZURE_STORAGE_ACCOUNT_NAME", "a"), ("AZURE_STORAGE_ACCOUNT_KEY", "k")]);
+    assert!(own.contains(": TO_AZURE_STORAGE_ACCOUNT_KEY is not set"), "{own}");
+    let keys = [("FROM_AWS_ACCESS_KEY_ID", "k"), ("FROM_AWS_SECRET_ACCESS_KEY", "s")];
+    let own = told(Side::From, "s3://b/p", &[&keys[..], &[("FROM_AWS_ENDPOINT_URL", "minio:9000")]].concat());
+    assert!(own.starts_with("FROM_AWS_ENDPOINT_URL=minio:9000"), "{own}");
+    assert!(!told(Side::From, "s3://", &keys).contains("FROM_"), "an address that is wrong is no matter of variables");
+    // And so is what a store refuses.
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.0.join("bucket")).unwrap();
+    let server = FakeStore::spawn(StoreOptions::new(&scratch.0)).await.unwrap();
+    server.set_fault(StoreFault { status: Some(403), ..StoreFault::new(StoreFaultKind::Status) });
+    let set = [("TO_AWS_ACCESS_KEY_ID", "k"), ("TO_AWS_SECRET_ACCESS_KEY", "s")];
+    let mut set: Vec<_> = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    set.push(("TO_AWS_ENDPOINT_URL".to_owned(), server.url()));
+    let store = Store::parse_with(Side::To, "s3://bucket", &set).unwrap();
+    let refused = store.put("x", &bytes("x"), &When::Always).await.unwrap_err();
+    assert!(refused.help.contains("check TO_AWS_ACCESS_KEY_ID, TO_AWS_SECRET"), "{refused}");
 }
 
 #[test]

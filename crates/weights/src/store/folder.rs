@@ -211,6 +211,11 @@ impl Folder {
         Ok(())
     }
 
+    /// Refuses what would not fit, before any of it is written; a store that is not there yet is asked by writing to it.
+    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), Error> {
+        disk::room_for(&self.root, bytes, &self.root.display())
+    }
+
     pub(crate) fn begin(&self) -> Result<String, Trouble> {
         let id = fresh_id()?;
         let path = self.make_upload(&id)?;

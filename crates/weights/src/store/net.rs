@@ -389,7 +389,7 @@ pub(crate) async fn words_of(answer: Response<Answer>) -> Status {
     }
 }
 
-fn element(xml: &str, name: &str) -> Option<String> {
+pub(super) fn element(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     Some(text.trim().chars().filter(|c| !c.is_control()).collect())
@@ -420,5 +420,48 @@ fn with_cause(error: &hyper::Error) -> String {
     match error.source() {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    async fn head_of(connection: &mut TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(connection.read_u8().await.unwrap());
+        }
+    }
+
+    /// A server that answered and reads the rest of the body no more: its connection takes no further request, ever.
+    #[tokio::test]
+    async fn a_kept_connection_that_never_becomes_ready_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let mut open = Vec::new();
+            for _ in 0..2 {
+                let mut connection = listener.accept().await.unwrap().0;
+                head_of(&mut connection).await;
+                connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+                open.push(connection);
+            }
+            open
+        });
+        let client = Client::default();
+        // More than the buffers of both sides take.
+        let long = Request::put(&url).body(HttpRequestBody::from(Bytes::from(vec![0; 32 << 20]))).unwrap();
+        assert_eq!(client.send(long).await.unwrap().status(), 200);
+        assert_eq!(client.idle.lock().unwrap().len(), 1, "it was to be kept");
+        let next = client.send(Request::get(&url).body(HttpRequestBody::empty()).unwrap());
+        let next = timeout(Duration::from_mins(1), next).await.expect("it waits for ever");
+        assert_eq!(next.unwrap().status(), 200);
+        assert_eq!(server.await.unwrap().len(), 2);
     }
 }

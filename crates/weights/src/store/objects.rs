@@ -52,6 +52,13 @@ pub struct Upload {
     pub id: String,
 }
 
+/// An upload that has not become an object, and when it was begun, in seconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    pub upload: Upload,
+    pub begun: u64,
+}
+
 /// A part: its number from 0, where it belongs, and its bytes.
 #[derive(Clone, Debug)]
 pub struct Part<'a> {
@@ -91,8 +98,8 @@ impl Store {
         }
     }
 
-    /// A part of an object, for whoever checks it himself.
-    pub(crate) async fn some(&self, object: &str, range: (u64, u64)) -> Result<Vec<u8>, Error> {
+    /// A part of an object, for whoever checks it himself; `None` when there is no such object.
+    pub(crate) async fn some(&self, object: &str, range: (u64, u64)) -> Result<Option<Vec<u8>>, Error> {
         let asked = insist(|| async move {
             let mut bytes = Vec::new();
             let mut sink = |piece: &[u8]| {
@@ -101,9 +108,7 @@ impl Store {
             };
             self.range(object, range, &mut None, &mut sink).await.map(|()| bytes)
         });
-        answer(object, asked.await)?.ok_or_else(|| {
-            Error::content(format!("the store has no {object}"), "publish the version again: a part of it was deleted")
-        })
+        answer(object, asked.await)
     }
 
     /// Every object below `prefix`, by name.
@@ -166,6 +171,14 @@ impl Store {
         answer(object, done).map(|_| ())
     }
 
+    /// Refuses so many bytes more where it can be known that they do not fit.
+    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), Error> {
+        match self {
+            Self::Folder(folder) => folder.room_for(bytes),
+            Self::Bucket(_) | Self::Web(_) => Ok(()),
+        }
+    }
+
     /// Begins an object that comes in parts.
     pub async fn begin(&self, object: &str) -> Result<Upload, Error> {
         let begun = match self {
@@ -203,6 +216,14 @@ impl Store {
         Ok(answer(&upload.object, done)?.is_some())
     }
 
+    /// Uploads below a folder that have not become objects, whoever began them, where the store can be asked: S3 can.
+    pub async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Error> {
+        match self {
+            Self::Bucket(bucket) => written(prefix, insist(|| bucket.unfinished(prefix)).await),
+            Self::Folder(_) | Self::Web(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Forgets an object that came in parts.
     pub async fn abort(&self, upload: &Upload) -> Result<(), Error> {
         let done = match self {
@@ -213,7 +234,7 @@ impl Store {
         answer(&upload.object, done).map(|_| ())
     }
 
-    pub(super) fn read_only(&self, doing: &str) -> Error {
+    pub fn read_only(&self, doing: &str) -> Error {
         Error::usage(
             format!("{self} is read over the web and cannot be used to {doing}"),
             "use its file://, s3://, gs:// or az:// address",

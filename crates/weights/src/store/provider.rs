@@ -18,6 +18,7 @@ use object_store::{
 use super::{
     bucket::{Bucket, Parts, Provider},
     net::Client,
+    unfinished::Asker,
 };
 use crate::Error;
 
@@ -48,13 +49,52 @@ impl Side {
 /// What a variable is for one side. With any of its own for a provider, nothing of the other's is used there: a key of one
 /// account beside the token of another would be an identity that nobody has.
 pub(super) fn of_side(side: Side, name: &str, variables: &[(String, String)]) -> Option<String> {
-    let prefix = side.prefix();
     let provider = name.split_once('_').map_or(name, |(provider, _)| provider);
-    let own = format!("{prefix}{provider}_");
-    let has_own = !prefix.is_empty() && variables.iter().any(|(name, _)| name.starts_with(&own));
-    let name = if has_own { format!("{prefix}{name}") } else { name.to_owned() };
+    let has_own = has_any(side, &format!("{provider}_"), variables);
+    let name = if has_own { format!("{}{name}", side.prefix()) } else { name.to_owned() };
     let found = variables.iter().find(|(known, value)| *known == name && !value.is_empty());
     found.map(|(_, value)| value.clone())
+}
+
+fn has_any(side: Side, beginning: &str, variables: &[(String, String)]) -> bool {
+    let own = format!("{}{beginning}", side.prefix());
+    side != Side::Only && variables.iter().any(|(name, _)| name.starts_with(&own))
+}
+
+/// What the variables of a bucket's provider begin with.
+fn beginning_of(url: &str) -> Option<&'static str> {
+    match url.split_once("://")?.0 {
+        "s3" => Some("AWS_"),
+        "gs" => Some("GOOGLE_"),
+        "az" => Some("AZURE_"),
+        _ => None,
+    }
+}
+
+/// Whether a side has variables of its own for the provider of a URL.
+pub(super) fn has_own(side: Side, url: &str, variables: &[(String, String)]) -> bool {
+    beginning_of(url).is_some_and(|beginning| has_any(side, beginning, variables))
+}
+
+/// A text with the names that its variables have for one side.
+pub(super) fn own_names(side: Side, url: &str, text: &str) -> String {
+    let own = |beginning: &str| text.replace(beginning, &format!("{}{beginning}", side.prefix()));
+    beginning_of(url).map_or(text.to_owned(), own)
+}
+
+/// An error about variables, by the names that are looked at on this side; where there are none yet, by both.
+pub(super) fn by_its_names(side: Side, url: &str, error: Error, variables: &[(String, String)]) -> Error {
+    let Some(beginning) = beginning_of(url).filter(|beginning| error.to_string().contains(beginning)) else {
+        return error;
+    };
+    let Error { kind, message, help } = error;
+    if has_own(side, url, variables) {
+        return Error { kind, message: own_names(side, url, &message), help: own_names(side, url, &help) };
+    }
+    let prefix = side.prefix();
+    let both =
+        if prefix.is_empty() { String::new() } else { format!("; or {prefix}{beginning}… for this side alone") };
+    Error { kind, message, help: help + &both }
 }
 
 /// The process's own.
@@ -83,14 +123,14 @@ pub(super) fn bucket(url: &str, environment: Environment) -> Result<Option<Bucke
         let help = format!("write {scheme}://BUCKET/PREFIX");
         return Err(Error::usage(format!("{} is not the address of a bucket", super::shown(url)), help));
     }
-    let provider = match scheme {
-        "s3" => s3(name, environment)?,
-        "gs" => google(name, environment)?,
-        _ => azure(name, environment)?,
+    let (provider, unfinished) = match scheme {
+        "s3" => s3(name, environment).map(|(provider, unfinished)| (provider, Some(unfinished)))?,
+        "gs" => (google(name, environment)?, None),
+        _ => (azure(name, environment)?, None),
     };
     let url = url.trim_end_matches('/').to_owned();
     let (name, prefix) = (name.to_owned(), prefix.to_owned());
-    Ok(Some(Bucket::new(Parts { provider, url, name, prefix, variables, longest_copy })))
+    Ok(Some(Bucket::new(Parts { provider, url, name, prefix, variables, longest_copy, unfinished })))
 }
 
 /// Repeats are ours.
@@ -118,19 +158,22 @@ fn endpoint(environment: Environment, names: &[&str]) -> Result<Option<String>, 
     ))
 }
 
-fn s3(name: &str, environment: Environment) -> Result<Arc<dyn Provider>, Error> {
+fn s3(name: &str, environment: Environment) -> Result<(Arc<dyn Provider>, Asker), Error> {
     let region = environment("AWS_REGION").or_else(|| environment("AWS_DEFAULT_REGION"));
+    let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+    let client = Client::default();
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(name)
-        .with_region(region.unwrap_or_else(|| "us-east-1".to_owned()))
+        .with_region(&region)
         .with_retry(no_repeats())
         .with_disable_bulk_delete(true)
         .with_allow_http(true)
-        .with_http_connector(Client::default());
+        .with_http_connector(client.clone());
     let endpoint = endpoint(environment, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])?;
     // What is sent is under the signature where nothing else would notice a flipped bit. TLS does, for a fraction of a SHA-256.
     let is_tls = endpoint.as_ref().is_none_or(|url| url.starts_with("https://"));
     builder = builder.with_unsigned_payload(is_tls);
+    let host = endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint);
     }
@@ -175,7 +218,9 @@ fn s3(name: &str, environment: Environment) -> Result<Arc<dyn Provider>, Error> 
             ));
         }
     };
-    Ok(Arc::new(builder.build().map_err(|e| cannot("s3://", &e))?))
+    let store = builder.build().map_err(|e| cannot("s3://", &e))?;
+    let asker = Asker { url: format!("{host}/{name}"), region, credentials: store.credentials().clone(), client };
+    Ok((Arc::new(store), asker))
 }
 
 fn google(name: &str, environment: Environment) -> Result<Arc<dyn Provider>, Error> {

@@ -19,7 +19,8 @@ use super::{
 use crate::Error;
 
 /// Unreserved characters of RFC 3986, and the separator.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+pub(super) const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// The address of a store, and the connections to it.
 #[derive(Clone, Debug)]

@@ -81,7 +81,10 @@ impl Asked {
             key: decoded(key),
             query: query.collect(),
         };
-        asked.operation = asked.operation(method, headers.contains_key("x-amz-copy-source"))?;
+        asked.operation = asked.operation(
+            method,
+            ["x-amz", "x-goog"].iter().any(|whose| headers.contains_key(format!("{whose}-copy-source"))),
+        )?;
         Ok(asked)
     }
 

@@ -62,13 +62,21 @@ pub(super) struct Object {
 pub(super) struct Conditions {
     if_match: Option<String>,
     if_none_match: Option<String>,
+    /// Google's condition of a write; 0 is that there is no object.
+    generation: Option<u64>,
+}
+
+/// What Google calls a version of an object, which is a number. Ours follows from the bytes, as an ETag does.
+pub(super) fn generation(etag: &str) -> u64 {
+    u64::from_str_radix(etag.get(..15).unwrap_or_default(), 16).unwrap_or_default() + 1
 }
 
 impl Conditions {
     /// `before` is what stands before the names: copies have conditions on their source, too.
     pub(super) fn of(headers: &HeaderMap, before: &str) -> Self {
         let get = |name: &str| headers.get(format!("{before}{name}")).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        Self { if_match: get("if-match"), if_none_match: get("if-none-match") }
+        let generation = get("x-goog-if-generation-match").and_then(|number| number.parse().ok());
+        Self { if_match: get("if-match"), if_none_match: get("if-none-match"), generation }
     }
 
     pub(super) fn for_reading(&self, etag: &str) -> Result<(), Refusal> {
@@ -82,6 +90,9 @@ impl Conditions {
     }
 
     fn for_writing(&self, key: &str, current: Option<&str>) -> Result<(), Refusal> {
+        if self.generation.is_some_and(|wanted| wanted != current.map_or(0, generation)) {
+            return Err(Refusal::precondition("x-goog-if-generation-match"));
+        }
         match (&self.if_match, &self.if_none_match, current) {
             (_, Some(other), _) if other != "*" => {
                 Err(Refusal::new(501, "NotImplemented", "If-None-Match of a write can only be *"))

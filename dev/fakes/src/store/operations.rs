@@ -13,7 +13,7 @@ use crate::{
     store::{
         Shared,
         asked::{Asked, Operation, decoded},
-        disk::{Conditions, Meta, Object, hex, kept_headers},
+        disk::{Conditions, Meta, Object, generation, hex, kept_headers},
         faults::{Dealt, Harm},
         intake::{self, Received},
         ledger::{Entry, What},
@@ -54,11 +54,16 @@ pub(super) async fn answer(
         }
         Err(refusal) => Err(refusal.into()),
     };
-    let answer = match done {
+    let mut answer = match done {
         Ok(answer) => answer,
         Err(Stop::Refused(refusal)) => refused(&refusal, &head.method, &entry),
         Err(Stop::Broken) => return Err(BrokenOff),
     };
+    // Google's clients make their conditions of it; others pass it over.
+    let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok());
+    if let Some(number) = etag.map(|etag| generation(etag.trim_matches('"'))) {
+        answer.headers_mut().insert("x-goog-generation", number.into());
+    }
     entry.status(answer.status().as_u16());
     Ok(answer)
 }
@@ -303,7 +308,8 @@ impl Asking {
 
     /// The object that a copy is of.
     fn source(&self) -> Result<Object, Refusal> {
-        let named = self.headers.get("x-amz-copy-source").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let named = self.headers.get("x-amz-copy-source").or_else(|| self.headers.get("x-goog-copy-source"));
+        let named = named.and_then(|v| v.to_str().ok()).unwrap_or_default();
         let named = decoded(named.split("?versionId=").next().unwrap_or_default());
         let (bucket, key) = named.trim_start_matches('/').split_once('/').unwrap_or_default();
         let object = self.shared.disk.look(bucket, key)?;

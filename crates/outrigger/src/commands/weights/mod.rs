@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use outrigger_weights::{
     Digest, Error, Kind, Manifest, Store, Wanted,
     signing::{self, Place},
+    store::Found,
     verify::{self, Problem},
 };
 use serde_json::{Value, json};
@@ -67,7 +68,7 @@ enum What {
     Verify {
         /// A directory that was pulled; with --from, ORG/MODEL[@REF].
         what: String,
-        /// The store, file:///PATH.
+        /// The store.
         #[arg(long, value_name = "STORE")]
         from: Option<String>,
         /// Also refuse what this public key has not signed: PEM. The directory may then be any.
@@ -185,12 +186,34 @@ struct SignedBy {
 
 async fn verify(what: String, from: Option<String>, signed: Option<SignedBy>, json: bool) -> Exit {
     let verified = async {
+        if let Some((store, found)) = sign::in_bucket(&what, from.as_deref(), "verify").await? {
+            return read_there(&store, found, signed.as_ref(), json).await;
+        }
         let (place, _) = sign::place(&what, from.as_deref(), "verify").await?;
         tokio::task::spawn_blocking(move || all_read_again(&place, signed.as_ref(), json))
             .await
             .unwrap_or_else(|e| Err(Error::environment(format!("a thread ended: {e}"), "try again")))
     };
     verified.await.unwrap_or_else(|error| failed(&error))
+}
+
+/// Reads a version over the network.
+async fn read_there(store: &Store, found: Found, signed: Option<&SignedBy>, json: bool) -> Result<Exit, Error> {
+    let Found { digest, manifest, .. } = found;
+    let progress = Progress::to_stderr(json);
+    progress.total(manifest.total());
+    let key = signed.map(|signed| signing::public_key(&signed.key)).transpose()?;
+    let count = |bytes| progress.add(bytes);
+    let problems = match signed.zip(key.as_ref()) {
+        Some((signed, key)) => {
+            let by = (key, signed.signature.as_deref());
+            signing::check_stored(store, &digest, &manifest, by, &count).await
+        }
+        None => verify::verify_stored(store, &manifest, &digest, &count).await,
+    };
+    progress.clear();
+    let place = Place { folder: PathBuf::new(), version: Some((digest, manifest)), ready: None };
+    Ok(told(&place, signed.is_some(), &problems?, json))
 }
 
 /// Reads all files, against the manifest and, with a key, against what it has signed.
@@ -207,7 +230,11 @@ fn all_read_again(place: &Place, signed: Option<&SignedBy>, json: bool) -> Resul
         (None, None) => return Err(not_pulled(&place.folder)),
     };
     progress.clear();
-    let problems = problems?;
+    Ok(told(place, signed.is_some(), &problems?, json))
+}
+
+/// What was found, in words or as JSON.
+fn told(place: &Place, is_signed: bool, problems: &[Problem], json: bool) -> Exit {
     let right = problems.is_empty() && place.ready != Some(false);
     let text = if json {
         let mut out = match &place.version {
@@ -218,14 +245,13 @@ fn all_read_again(place: &Place, signed: Option<&SignedBy>, json: bool) -> Resul
         if let Some(ready) = place.ready {
             out["ready"] = ready.into();
         }
-        if signed.is_some() {
+        if is_signed {
             out["signed"] = problems.is_empty().into();
         }
         out["problems"] = problems.iter().map(problem).collect();
         format!("{out}\n")
     } else if right {
-        let signed =
-            if signed.is_some() { "every byte is right and signed by this key" } else { "every byte is right" };
+        let signed = if is_signed { "every byte is right and signed by this key" } else { "every byte is right" };
         match &place.version {
             Some((digest, manifest)) => {
                 format!("{signed}: {digest}, {} files, {}\n", manifest.files.len(), progress::bytes(manifest.total()))
@@ -238,8 +264,8 @@ fn all_read_again(place: &Place, signed: Option<&SignedBy>, json: bool) -> Resul
         format!("{rows}{unfinished}")
     };
     match write_out(&text) {
-        Exit::Yes if !right => Ok(Exit::No),
-        exit => Ok(exit),
+        Exit::Yes if !right => Exit::No,
+        exit => exit,
     }
 }
 

@@ -34,6 +34,9 @@ pub(super) struct AddArgs {
     /// The ref that will point to this version.
     #[arg(long = "ref", value_name = "REF", default_value = "main")]
     reference: RefName,
+    /// Read what the store has of this version, and send again what is wrong.
+    #[arg(long)]
+    repair: bool,
     #[command(flatten)]
     state: State,
     /// Print JSON.
@@ -59,6 +62,9 @@ pub(super) struct ReplicateArgs {
     /// The ref that will point to it there: the same one if nothing is said.
     #[arg(long = "ref", value_name = "REF")]
     reference: Option<RefName>,
+    /// Read what the target has of this version, and send again what is wrong.
+    #[arg(long)]
+    repair: bool,
     #[command(flatten)]
     limit: Limit,
     #[command(flatten)]
@@ -143,6 +149,7 @@ fn of_published(out: &mut Value, reference: &RefName, published: &Published) {
     out["sent"] = published.sent.into();
     out["kept"] = published.kept.into();
     out["copied"] = published.copied.into();
+    out["repaired"] = published.repaired.into();
     out["retries"] = published.retries.into();
 }
 
@@ -152,8 +159,12 @@ fn in_words(name: &str, reference: &RefName, digest: &Digest, manifest: &Manifes
     if published.known {
         return format!("{name}@{reference} is {digest}, which the store had already: {files} files, {total}\n");
     }
+    let repaired = match published.repaired {
+        0 => String::new(),
+        files => format!(", {files} of the files there were damaged and are repaired"),
+    };
     format!(
-        "{name}@{reference} is {digest}: {files} files, {total}\n{} sent, {} copied inside the store, {} there before\n",
+        "{name}@{reference} is {digest}: {files} files, {total}\n{} sent, {} copied inside the store, {} there before{repaired}\n",
         bytes(published.sent),
         bytes(published.copied),
         bytes(published.kept)
@@ -161,11 +172,12 @@ fn in_words(name: &str, reference: &RefName, digest: &Digest, manifest: &Manifes
 }
 
 pub(super) async fn add(args: AddArgs) -> Exit {
-    let AddArgs { dir, name, to, reference, state, json } = args;
+    let AddArgs { dir, name, to, reference, repair, state, json } = args;
     let progress = Progress::to_stderr(false);
     let added = async {
         let store = Store::parse(&to)?;
-        let add = add::Add { from: dir, model: name.clone(), reference: reference.clone(), state: state.folder()? };
+        let (model, state) = (name.clone(), state.folder()?);
+        let add = add::Add { from: dir, model, reference: reference.clone(), state, repair };
         let (reading, sending) = (progress.clone(), progress.clone());
         let watch = Arc::new(move |event: &_| sending.event(event));
         add::add(add, &store, move |bytes| reading.add(bytes), watch).await
@@ -189,12 +201,13 @@ pub(super) async fn add(args: AddArgs) -> Exit {
 }
 
 pub(super) async fn replicate(args: ReplicateArgs) -> Exit {
-    let ReplicateArgs { wanted, from, to, reference, limit, state, json } = args;
+    let ReplicateArgs { wanted, from, to, reference, repair, limit, state, json } = args;
     let progress = Progress::to_stderr(false);
     let replicated = async {
         let budget = limit.budget(&from)?;
         let (from, to) = (Store::parse_as(Side::From, &from)?, Store::parse_as(Side::To, &to)?);
-        let replicate = replicate::Replicate { wanted: wanted.clone(), reference, state: state.folder()?, budget };
+        let (named, state) = (wanted.clone(), state.folder()?);
+        let replicate = replicate::Replicate { wanted: named, reference, state, repair, budget };
         let sending = progress.clone();
         let watch = Arc::new(move |event: &_| sending.event(event));
         replicate::replicate(replicate, &from, &to, watch).await
@@ -237,18 +250,21 @@ pub(super) async fn gc(args: GcArgs) -> Exit {
         let rules = Rules { keep, older_than, dry_run, state: state.folder()? };
         gc::collect(&Store::parse(&from)?, &rules, now).await
     };
-    let Collected { gone, refs, kept } = match collected.await {
+    let Collected { gone, refs, kept, notes } = match collected.await {
         Ok(collected) => collected,
         Err(error) => return failed(&error),
     };
     let went = gone.iter().filter(|one| one.why != Why::NamedMeanwhile);
     let (count, freed) = went.fold((0, 0), |(count, bytes), one| (count + 1, bytes + one.bytes));
+    for note in &notes {
+        eprintln!("note: {note}");
+    }
     if json {
         let rows: Vec<Value> = gone
             .iter()
             .map(|one| json!({"what": one.what, "why": one.why.name(), "bytes": one.bytes, "objects": one.objects}))
             .collect();
-        let out = json!({"gone": rows, "bytes": freed, "refs": refs, "kept": kept, "dry_run": dry_run});
+        let out = json!({"gone": rows, "bytes": freed, "refs": refs, "kept": kept, "dry_run": dry_run, "notes": notes});
         return write_out(&format!("{out}\n"));
     }
     let row = |one: &gc::Gone| format!("{}  {}  {}\n", one.what, one.why.name(), progress::bytes(one.bytes));

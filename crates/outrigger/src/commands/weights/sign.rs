@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use outrigger_weights::{
     Error, Store, Wanted,
     signing::{self, Place},
+    store::Found,
 };
 use serde_json::json;
 
@@ -19,7 +20,7 @@ use super::{
 pub(super) struct Args {
     /// A directory; with --from, ORG/MODEL[@REF].
     what: String,
-    /// The store, file:///PATH.
+    /// The store.
     #[arg(long, value_name = "STORE")]
     from: Option<String>,
     /// The private key: PEM, on P-256, P-384 or P-521.
@@ -34,6 +35,11 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Exit {
+    match in_bucket(&args.what, args.from.as_deref(), "sign").await {
+        Ok(Some((store, found))) => return signed_there(&args, &store, found).await.unwrap_or_else(|e| failed(&e)),
+        Ok(None) => {}
+        Err(error) => return failed(&error),
+    }
     let done = match place(&args.what, args.from.as_deref(), "sign").await {
         Ok((place, name)) => tokio::task::spawn_blocking(move || signed(&args, &place, &name))
             .await
@@ -58,6 +64,46 @@ fn signed(args: &Args, place: &Place, name: &str) -> Result<Exit, Error> {
     }))
 }
 
+/// In a bucket, which is read over the network.
+async fn signed_there(args: &Args, store: &Store, found: Found) -> Result<Exit, Error> {
+    let key = signing::private_key(&args.key)?;
+    let Found { digest, manifest, .. } = found;
+    let progress = Progress::to_stderr(args.json);
+    progress.total(manifest.total());
+    let signed = signing::sign_stored(store, &digest, &manifest, &key, &|bytes| progress.add(bytes)).await;
+    progress.clear();
+    let signature = match &args.signature {
+        None => signing::put_signature(store, &manifest.model, &digest, signed?).await?,
+        Some(path) => {
+            let written = std::fs::write(path, signed?);
+            written.map_err(|e| Error::io("write", path, &e)).map(|()| path.display().to_string())?
+        }
+    };
+    let name = manifest.model.to_string();
+    Ok(write_out(&if args.json {
+        format!("{}\n", json!({"signature": signature, "name": name, "digest": digest.to_string()}))
+    } else {
+        format!("{name}, {digest} is signed: {signature}\n")
+    }))
+}
+
+/// The version that was meant, where its store is no folder.
+pub(super) async fn in_bucket(what: &str, from: Option<&str>, doing: &str) -> Result<Option<(Store, Found)>, Error> {
+    let Some(from) = from else { return Ok(None) };
+    let store = Store::parse(from)?;
+    match &store {
+        Store::Folder(_) => return Ok(None),
+        Store::Web(_) if doing == "sign" => return Err(store.read_only(doing)),
+        _ => {}
+    }
+    let found = store.find(&wanted(what)?).await?;
+    Ok(Some((store, found)))
+}
+
+fn wanted(what: &str) -> Result<Wanted, Error> {
+    what.parse().map_err(|e| Error::usage(format!("{what:?}: {e}"), "give ORG/MODEL[@REF]"))
+}
+
 /// The files that were meant, and what they are called.
 pub(super) async fn place(what: &str, from: Option<&str>, doing: &str) -> Result<(Place, String), Error> {
     let Some(from) = from else {
@@ -72,7 +118,7 @@ pub(super) async fn place(what: &str, from: Option<&str>, doing: &str) -> Result
         };
         return Ok((place, name));
     };
-    let wanted: Wanted = what.parse().map_err(|e| Error::usage(format!("{what:?}: {e}"), "give ORG/MODEL[@REF]"))?;
+    let wanted = wanted(what)?;
     let store = Store::parse(from)?;
     let root = store.folder(&format!("{doing} in place"))?.to_owned();
     let found = store.find(&wanted).await?;

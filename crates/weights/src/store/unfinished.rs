@@ -1,0 +1,148 @@
+//! Uploads that were begun in a bucket of S3 and have not become objects, by asking the bucket.
+//!
+//! An upload whose id was lost on its way to us is in no journal, and costs until somebody ends it. object_store has no call for
+//! that list, so this is one request of our own, signed by theirs. Google Cloud Storage has such a list too and is not asked;
+//! Azure has no uploads, only blocks, which it drops after a week.
+
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use object_store::{
+    aws::{AwsAuthorizer, AwsCredentialProvider},
+    client::HttpRequestBody,
+};
+use percent_encoding::{percent_decode_str, utf8_percent_encode};
+
+use super::{
+    net::{Client, Fault, element, words_of},
+    web::ESCAPED,
+};
+
+/// A page names a thousand uploads.
+const LONGEST_PAGE: usize = 4 << 20;
+const MOST_PAGES: usize = 100;
+
+/// Asks one bucket.
+#[derive(Clone, Debug)]
+pub(super) struct Asker {
+    /// Of the bucket, without a slash at its end.
+    pub(super) url: String,
+    pub(super) region: String,
+    pub(super) credentials: AwsCredentialProvider,
+    pub(super) client: Client,
+}
+
+/// An upload, as the bucket lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) key: String,
+    pub(super) id: String,
+    /// When it was begun, in seconds since 1970.
+    pub(super) begun: u64,
+}
+
+/// Where the next page begins.
+#[derive(Debug, PartialEq, Eq)]
+struct Behind {
+    key: String,
+    id: String,
+}
+
+impl Asker {
+    /// All below a prefix of keys.
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Fault> {
+        let (mut all, mut behind) = (Vec::new(), None);
+        for _ in 0..MOST_PAGES {
+            let (listed, next) = page(&self.ask(prefix, behind.as_ref()).await?);
+            all.extend(listed);
+            if next.is_none() || next == behind {
+                return Ok(all);
+            }
+            behind = next;
+        }
+        Ok(all)
+    }
+
+    async fn ask(&self, prefix: &str, behind: Option<&Behind>) -> Result<String, Fault> {
+        let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
+        let mut url = format!("{}?uploads=&encoding-type=url&prefix={}", self.url, escaped(prefix));
+        if let Some(Behind { key, id }) = behind {
+            url += &format!("&key-marker={}&upload-id-marker={}", escaped(key), escaped(id));
+        }
+        let wrong = |e: &dyn std::fmt::Display| Fault::Broken(format!("the list of uploads cannot be asked for: {e}"));
+        let request = Request::builder().method(Method::GET).uri(url).body(HttpRequestBody::empty());
+        let mut request = request.map_err(|e| wrong(&e))?;
+        let credential = self.credentials.get_credential().await.map_err(|e| wrong(&e))?;
+        let signer = AwsAuthorizer::new(&credential, "s3", &self.region);
+        signer.try_authorize(&mut request, None).map_err(|e| wrong(&e))?;
+        let answer = self.client.send(request).await?;
+        if !answer.status().is_success() {
+            return Err(Fault::Status(words_of(answer).await));
+        }
+        let (mut body, mut text) = (answer.into_body(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            text.extend_from_slice(frame?.data_ref().map_or(&[][..], |piece| piece));
+            if text.len() > LONGEST_PAGE {
+                return Err(Fault::Broken("the list of uploads is too long".to_owned()));
+            }
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// The uploads of a page, and where the next one begins. One that cannot be read is passed over: it is not ended.
+fn page(text: &str) -> (Vec<Listed>, Option<Behind>) {
+    let by_url = element(text, "EncodingType").as_deref() == Some("url");
+    let key = |text: String| {
+        let escaped = if by_url { text.replace('+', " ") } else { return unescaped(&text) };
+        percent_decode_str(&escaped).decode_utf8_lossy().into_owned()
+    };
+    let mut uploads = text.split("<Upload>");
+    let head = uploads.next().unwrap_or_default();
+    let listed = uploads.filter_map(|upload| {
+        let begun = element(upload, "Initiated")?.parse::<jiff::Timestamp>().ok()?;
+        let id = unescaped(&element(upload, "UploadId")?);
+        let begun = u64::try_from(begun.as_second()).ok()?;
+        Some(Listed { key: key(element(upload, "Key")?), id, begun })
+    });
+    // These stand before or behind the uploads.
+    let of_page = |name| element(head, name).or_else(|| element(text, name));
+    let more = of_page("IsTruncated").as_deref() == Some("true");
+    let next = more
+        .then(|| Some(Behind { key: key(of_page("NextKeyMarker")?), id: unescaped(&of_page("NextUploadIdMarker")?) }));
+    (listed.collect(), next.flatten())
+}
+
+fn unescaped(text: &str) -> String {
+    [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&#39;", "'"), ("&amp;", "&")]
+        .iter()
+        .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the form that S3's reference shows for `ListMultipartUploads`.
+    #[test]
+    fn a_page_is_read_as_s3_writes_it() {
+        let text = "<?xml version=\"1.0\"?><ListMultipartUploadsResult><Bucket>b</Bucket><KeyMarker></KeyMarker>\
+            <UploadIdMarker></UploadIdMarker><NextKeyMarker>p/a%2Bb+c%25.bin</NextKeyMarker><NextUploadIdMarker>Yi&amp;x\
+            </NextUploadIdMarker><EncodingType>url</EncodingType><MaxUploads>2</MaxUploads><IsTruncated>true</IsTruncated>\
+            <Upload><Key>p/x</Key><UploadId>1.a_B-</UploadId><Initiator><ID>i</ID></Initiator>\
+            <StorageClass>STANDARD</StorageClass><Initiated>2026-11-30T07:00:00.000Z</Initiated></Upload>\
+            <Upload><Key>p/y</Key><UploadId>2</UploadId><Initiated>yesterday</Initiated></Upload>\
+            </ListMultipartUploadsResult>";
+        let begun = 1_796_022_000;
+        assert_eq!(
+            page(text),
+            (
+                vec![Listed { key: "p/x".into(), id: "1.a_B-".into(), begun }],
+                Some(Behind { key: "p/a+b c%.bin".into(), id: "Yi&x".into() })
+            )
+        );
+        assert_eq!(page(&text.replace(">true<", ">false<")).1, None);
+        let plain = text.replace("<EncodingType>url</EncodingType>", "").replace("p/x", "p/a+b%20&amp;c");
+        assert_eq!(page(&plain).0[0].key, "p/a+b%20&c");
+        assert_eq!(page("<html>no</html>"), (vec![], None));
+    }
+}
