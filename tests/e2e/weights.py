@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
+import urllib.request
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -108,7 +109,7 @@ http {{
   client_body_temp_path {self.folder}/1; proxy_temp_path {self.folder}/2; fastcgi_temp_path {self.folder}/3;
   uwsgi_temp_path {self.folder}/4; scgi_temp_path {self.folder}/5;
   sendfile on; keepalive_requests 50;
-  server {{ listen 127.0.0.1:{self.port}; root {path()}; limit_rate {limit}; {more} }}
+  server {{ listen 127.0.0.1:{self.port}; root {path()}; limit_rate {limit}; {more} location = /logged {{ access_log off; return 204; }} }}
 }}
 """
         file = os.path.join(self.folder, "nginx.conf")
@@ -128,20 +129,22 @@ http {{
                 time.sleep(0.02)
         raise AssertionError("nginx does not answer")
 
+    def logged(self):
+        """Waits until what has been answered is in the log, also what a killed client was sent. A line is written after the last byte has
+        left. One worker does one thing after the other, so that who is answered now comes after all that ended before."""
+        urllib.request.urlopen(f"http://127.0.0.1:{self.port}/logged", timeout=60).close()
+
     def sent(self):
         """Bytes of the model's files that nginx has sent so far, by its log; and the lines."""
+        self.logged()
         with open(self.log) as log:
             lines = [line.split(" ", 2) for line in log.read().splitlines()]
         files = [line for line in lines if "/models/" in line[2] and "/.outrigger/" not in line[2]]
         return sum(int(line[1]) for line in files), files
 
     def settled(self):
-        """The same once the connections of a killed client are in the log."""
-        before = -1
-        while (now := self.sent()[0]) != before:
-            before = now
-            time.sleep(0.15)
-        return now
+        """The bytes alone."""
+        return self.sent()[0]
 
     def stop(self):
         self.process.terminate()
