@@ -30,6 +30,8 @@ NGINX = shutil.which("nginx") or os.path.join(ROOT, ".tools", "nginx", "bin", "n
 MIB = 1 << 20
 # What a kill may cost: what was asked for and not hashed.
 MOST_RESENT = 64 * MIB
+# What a connection brings each second to a pull that is to be killed: a run takes most of a second, so that a kill may be late.
+KILLED = "20m"
 NAME = "acme/tiny"
 folder = tempfile.mkdtemp(prefix="outrigger-weights-", dir=os.environ.get("OUTRIGGER_WEIGHTS_DIR"))
 children = []
@@ -170,7 +172,7 @@ def chunks():
 
 def kills_lose_little(count):
     size, all_chunks, worst = total(), chunks(), 0
-    nginx = Nginx("60m")
+    nginx = Nginx(KILLED)
     to = path("pulled-killed")
     hits = 0
     for number in range(count):
@@ -191,7 +193,7 @@ def kills_lose_little(count):
 
 
 def two_kills_and_ctrl_c_go_on():
-    nginx = Nginx("60m")
+    nginx = Nginx(KILLED)
     to, size, all_chunks = path("pulled-thrice"), total(), chunks()
     assert killed_pull(nginx.url, to, all_chunks // 4) == -signal.SIGKILL
     assert killed_pull(nginx.url, to, all_chunks // 2) == -signal.SIGKILL
@@ -220,7 +222,7 @@ def nothing_is_asked_for_twice():
 
 def damage_on_disk_is_found_and_mended_alone():
     """Flipped bytes in a pulled file, a file cut short, one deleted, in a part that the journal vouches for."""
-    nginx = Nginx("60m")
+    nginx = Nginx(KILLED)
     to = path("pulled-damaged")
     run("pull", NAME, "--from", nginx.url, "--to", to)
     file = os.path.join(to, "model-00001-of-00002.safetensors")
@@ -304,7 +306,8 @@ def a_full_disk_keeps_what_there_is():
         store, to = f"file://{path('store')}", os.path.join(disk, "to")
         assert "bytes are missing in" in run("pull", NAME, "--from", store, "--to", to, expect=3).stderr
         subprocess.run(["mount", "-o", "remount,size=330m", disk], check=True)
-        nginx = Nginx("30m")
+        # So slow that the disk is made smaller before it is fuller than that.
+        nginx = Nginx("8m")
         pulling = subprocess.Popen([BIN, "weights", "pull", NAME, "--from", nginx.url, "--to", to], stderr=subprocess.PIPE, text=True)
         while os.path.getsize(os.path.join(to, ".outrigger", "journal")) < 41:
             time.sleep(0.01)
