@@ -68,6 +68,22 @@ def came(store):
     return sum(line["bytes_in"] for line in lines), sum(line["bytes_out"] for line in lines)
 
 
+def journals():
+    return glob.glob(path("state", "outrigger", "uploads", "*"))
+
+
+def parts_sent():
+    """Parts that the journals of uploads know of. A journal may go between being found and being read: its upload has ended."""
+    count = 0
+    for journal in journals():
+        try:
+            with open(journal) as lines:
+                count += lines.read().count('"event":"part"')
+        except FileNotFoundError:
+            pass
+    return count
+
+
 def version_folder(store, digest):
     return os.path.join(store.root, "bucket", "w", "models", NAME, digest.removeprefix("sha256:")[:12])
 
@@ -106,10 +122,8 @@ def killed_pushes_go_on():
         store.fault("slow", operation="UploadPart", bytes_per_second=30 * MIB)
         for _ in range(1 + number % 2):
             push = started(store, "add", path("model"), "--name", NAME, "--to", "s3://bucket/w")
-            journal = path("state", "outrigger", "uploads", "*")
-            parts = lambda: sum(text.count('"event":"part"') for text in map(lambda f: open(f).read(), glob.glob(journal)))
-            at = parts() + source.randrange(3, 6 if number % 2 else 9)
-            while push.poll() is None and parts() < at:
+            at = parts_sent() + source.randrange(3, 6 if number % 2 else 9)
+            while push.poll() is None and parts_sent() < at:
                 time.sleep(0.002)
             time.sleep(source.random() * 0.2)
             push.kill()
@@ -143,8 +157,7 @@ def killed_replication_goes_on():
     sides |= {f"{side}_AWS_{name}": side for side in ("FROM", "TO") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
     url = "s3://bucket/w"
     pushing = started(target, "replicate", NAME, "--from", url, "--to", "s3://bucket/w", **sides)
-    journal = path("state", "outrigger", "uploads", "*")
-    while pushing.poll() is None and not any('"event":"part"' in open(f).read() for f in glob.glob(journal)):
+    while pushing.poll() is None and not parts_sent():
         time.sleep(0.002)
     pushing.kill()
     assert pushing.wait() == -signal.SIGKILL
@@ -312,10 +325,10 @@ def of_two_publishers_one_wins():
         os.makedirs(path(f"small-{number}"))
         with open(path(f"small-{number}", "config.json"), "w") as out:
             out.write(f'{{"number": {number}}}\n')
-        # Long enough for the other to begin.
+        # Four seconds at the rate below: long enough for the other to begin, also where a process begins late.
         with open(path(f"small-{number}", "big.bin"), "wb") as out:
             out.write(random.Random(number).randbytes(4 * MIB))
-    store.fault("slow", operation="PutObject", key="bucket/w/models/*", bytes_per_second=3 * MIB)
+    store.fault("slow", operation="PutObject", key="bucket/w/models/*", bytes_per_second=1 * MIB)
     both = [started(store, "add", path(f"small-{n}"), "--name", NAME, "--to", "s3://bucket/w", "--json") for n in (1, 2)]
     ended = [(process.communicate(), process.returncode) for process in both]
     codes = sorted(code for _, code in ended)
@@ -378,7 +391,7 @@ def refs_move_back_and_old_versions_go():
     # Half published, and an upload that nobody goes on with.
     store.fault("slow", operation="UploadPart", bytes_per_second=20 * MIB)
     push = started(store, "add", path("model"), "--name", NAME, "--to", "s3://bucket/w")
-    while not any('"event":"part"' in open(f).read() for f in glob.glob(path("state", "outrigger", "uploads", "*"))):
+    while push.poll() is None and not parts_sent():
         time.sleep(0.002)
     push.kill()
     push.communicate()
@@ -515,7 +528,9 @@ def what_is_wrong_is_said():
     words = run(store, "add", path("model"), "--name", NAME, "--to", "file:///proc/nowhere", expect=3).stderr
     assert "/proc/nowhere" in words, words
     push = started(store, "add", path("model"), "--name", NAME, "--to", "s3://bucket/w")
-    time.sleep(0.3)
+    # A process that has only just begun does not know the signal yet, and dies of it.
+    while push.poll() is None and not journals():
+        time.sleep(0.002)
     push.send_signal(signal.SIGINT)
     assert push.wait() in (0, 130), push.stderr.read()
     push.communicate()

@@ -5,6 +5,7 @@ Run by ./test with OUTRIGGER_BIN set; the last line is `N passed, N failed`.
 """
 
 import concurrent.futures
+import contextlib
 import itertools
 import json
 import os
@@ -106,7 +107,7 @@ class Gateway:
             write("server.crt", read(f"{certificate}.chain"))
             write("server.key", read(f"{certificate}.key"))
             tls = "tls: { cert: file:server.crt, key: file:server.key }"
-            fleet.insert(1, f"gateway: {{ {tls}, limits: {{ read_timeout: 2s }} }}")
+            fleet.insert(1, f"gateway: {{ {tls}, limits: {{ read_timeout: 4s }} }}")
         for name, port in backends or [("b", 1)]:
             scheme, ca = ("https", ", ca: file:root.crt") if backends else ("http", "")
             fleet.append(f'  {name}: {{ cloud: c, engine: openai, url: "{scheme}://127.0.0.1:{port}/v1", model: m{ca} }}')
@@ -120,15 +121,18 @@ class Gateway:
         threading.Thread(target=lambda: all(self.process.stdout), daemon=True).start()
         threading.Thread(target=lambda: self.said.extend(self.process.stderr), daemon=True).start()
 
-    def client(self, *args, send=b"", wait=0.0):
-        """What `openssl s_client` says, and whether it got through the handshake."""
+    def client(self, *args, send=b""):
+        """What `openssl s_client` says, and whether it got through the handshake. Where something is sent, it goes on until the gateway
+        closes the connection."""
         command = ["openssl", "s_client", "-connect", f"127.0.0.1:{self.port}", "-CAfile", path("root.crt"), *args]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        if send:
-            process.stdin.write(send)
-            process.stdin.flush()
-            time.sleep(wait)
-        said = process.communicate(timeout=20)[0].decode(errors="replace")
+        with process, watched(process):
+            if send:
+                process.stdin.write(send)
+                process.stdin.flush()
+            else:
+                process.stdin.close()
+            said = process.stdout.read().decode(errors="replace")
         return said, "Cipher is (NONE)" not in said and "alert" not in said and process.returncode == 0
 
     def raw(self, data):
@@ -146,6 +150,17 @@ class Gateway:
     def stop(self):
         self.process.kill()
         self.process.wait()
+
+
+@contextlib.contextmanager
+def watched(process):
+    """It is killed when it has not ended after a while."""
+    timer = threading.Timer(30, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def refused(gateway, *args):
@@ -169,7 +184,7 @@ def old_versions_are_refused(gateway):
     hello = bytes([3, 0]) + bytes(32) + bytes([0, 0, 4, 0, 0x0A, 0, 0x2F, 1, 0])
     handshake = bytes([1, 0, 0, len(hello)]) + hello
     answer, took = gateway.raw(bytes([22, 3, 0, 0, len(handshake)]) + handshake)
-    assert answer[:1] == b"\x15" and took < 2, (answer, took)
+    assert answer[:1] == b"\x15" and took < 4, (answer, took)
 
 
 def suites_of_tls_1_2(gateway):
@@ -199,14 +214,16 @@ def no_compression_and_no_early_data(gateway):
     said = accepted(gateway, "-tls1_2", "-comp", "-cipher", "ALL:@SECLEVEL=0")
     assert "Compression: NONE" in said
     # A ticket says how much may be sent before the handshake is over, where it could be played again.
-    said = accepted(gateway, "-tls1_3", send=GET, wait=0.3)
+    said = accepted(gateway, "-tls1_3", send=GET)
     assert set(re.findall(r"Max Early Data: (\d+)", said)) == {"0"}, said
 
 
 def no_renegotiation(gateway):
-    said, _ = gateway.client("-tls1_2", send=b"R\n", wait=0.5)
+    said, _ = gateway.client("-tls1_2", send=b"R\n")
     # It is not answered, and hung up on after limits.read_timeout.
-    assert "error:" in said.split("RENEGOTIATING")[1], said
+    after = said.split("RENEGOTIATING")[1]
+    # A client that gets another handshake verifies once more.
+    assert "error:" in after and "verify return" not in after, said
     assert accepted(gateway, "-tls1_2")
 
 
@@ -230,13 +247,13 @@ def the_chain_is_whole(gateway):
 
 def clear_text_is_answered_at_once(gateway):
     answer, took = gateway.raw(GET)
-    assert took < 2 and not answer.startswith(b"HTTP"), (answer, took)
+    assert took < 4 and not answer.startswith(b"HTTP"), (answer, took)
 
 
 def sessions_are_resumed(gateway):
     for version in ("-tls1_2", "-tls1_3"):
         session = path("session" + version)
-        assert "\nNew, " in accepted(gateway, version, "-sess_out", session, send=GET, wait=0.3)
+        assert "\nNew, " in accepted(gateway, version, "-sess_out", session, send=GET)
         assert "\nReused, " in accepted(gateway, version, "-sess_in", session)
 
 
@@ -289,7 +306,7 @@ def unsafe_backends_are_refused_with_the_reason():
         lines = [line for line in gateway.said if f"no TLS connection to backend {name}:" in line]
         return lines[0] if lines else ""
 
-    until = time.monotonic() + 15
+    until = time.monotonic() + 60
     while not all(reason(name) for name in BACKENDS) and time.monotonic() < until:
         time.sleep(0.05)
     gateway.stop()

@@ -20,6 +20,7 @@ import tempfile
 import threading
 import time
 import traceback
+import urllib.request
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -29,6 +30,8 @@ NGINX = shutil.which("nginx") or os.path.join(ROOT, ".tools", "nginx", "bin", "n
 MIB = 1 << 20
 # What a kill may cost: what was asked for and not hashed.
 MOST_RESENT = 64 * MIB
+# What a connection brings each second to a pull that is to be killed: a run takes most of a second, so that a kill may be late.
+KILLED = "20m"
 NAME = "acme/tiny"
 folder = tempfile.mkdtemp(prefix="outrigger-weights-", dir=os.environ.get("OUTRIGGER_WEIGHTS_DIR"))
 children = []
@@ -108,7 +111,7 @@ http {{
   client_body_temp_path {self.folder}/1; proxy_temp_path {self.folder}/2; fastcgi_temp_path {self.folder}/3;
   uwsgi_temp_path {self.folder}/4; scgi_temp_path {self.folder}/5;
   sendfile on; keepalive_requests 50;
-  server {{ listen 127.0.0.1:{self.port} {listen}; root {path()}; limit_rate {limit}; {more} }}
+  server {{ listen 127.0.0.1:{self.port} {listen}; root {path()}; limit_rate {limit}; {more} location = /logged {{ access_log off; return 204; }} }}
 }}
 """
         file = os.path.join(self.folder, "nginx.conf")
@@ -128,20 +131,22 @@ http {{
                 time.sleep(0.02)
         raise AssertionError("nginx does not answer")
 
+    def logged(self):
+        """Waits until what has been answered is in the log, also what a killed client was sent. A line is written after the last byte has
+        left. One worker does one thing after the other, so that who is answered now comes after all that ended before."""
+        urllib.request.urlopen(f"http://127.0.0.1:{self.port}/logged", timeout=60).close()
+
     def sent(self):
         """Bytes of the model's files that nginx has sent so far, by its log; and the lines."""
+        self.logged()
         with open(self.log) as log:
             lines = [line.split(" ", 2) for line in log.read().splitlines()]
         files = [line for line in lines if "/models/" in line[2] and "/.outrigger/" not in line[2]]
         return sum(int(line[1]) for line in files), files
 
     def settled(self):
-        """The same once the connections of a killed client are in the log."""
-        before = -1
-        while (now := self.sent()[0]) != before:
-            before = now
-            time.sleep(0.15)
-        return now
+        """The bytes alone."""
+        return self.sent()[0]
 
     def stop(self):
         self.process.terminate()
@@ -167,7 +172,7 @@ def chunks():
 
 def kills_lose_little(count):
     size, all_chunks, worst = total(), chunks(), 0
-    nginx = Nginx("60m")
+    nginx = Nginx(KILLED)
     to = path("pulled-killed")
     hits = 0
     for number in range(count):
@@ -188,7 +193,7 @@ def kills_lose_little(count):
 
 
 def two_kills_and_ctrl_c_go_on():
-    nginx = Nginx("60m")
+    nginx = Nginx(KILLED)
     to, size, all_chunks = path("pulled-thrice"), total(), chunks()
     assert killed_pull(nginx.url, to, all_chunks // 4) == -signal.SIGKILL
     assert killed_pull(nginx.url, to, all_chunks // 2) == -signal.SIGKILL
@@ -217,7 +222,7 @@ def nothing_is_asked_for_twice():
 
 def damage_on_disk_is_found_and_mended_alone():
     """Flipped bytes in a pulled file, a file cut short, one deleted, in a part that the journal vouches for."""
-    nginx = Nginx("60m")
+    nginx = Nginx(KILLED)
     to = path("pulled-damaged")
     run("pull", NAME, "--from", nginx.url, "--to", to)
     file = os.path.join(to, "model-00001-of-00002.safetensors")
@@ -301,7 +306,8 @@ def a_full_disk_keeps_what_there_is():
         store, to = f"file://{path('store')}", os.path.join(disk, "to")
         assert "bytes are missing in" in run("pull", NAME, "--from", store, "--to", to, expect=3).stderr
         subprocess.run(["mount", "-o", "remount,size=330m", disk], check=True)
-        nginx = Nginx("30m")
+        # So slow that the disk is made smaller before it is fuller than that.
+        nginx = Nginx("8m")
         pulling = subprocess.Popen([BIN, "weights", "pull", NAME, "--from", nginx.url, "--to", to], stderr=subprocess.PIPE, text=True)
         while os.path.getsize(os.path.join(to, ".outrigger", "journal")) < 41:
             time.sleep(0.01)

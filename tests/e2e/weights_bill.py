@@ -77,15 +77,16 @@ def a_budget_stops_and_says_what_is_missing():
 
 
 def kills_do_not_take_it_past_its_limit():
-    nginx, to, most = Nginx("20m"), path("budget-killed"), 190 * MIB
+    nginx, to, most = Nginx("5m"), path("budget-killed"), 190 * MIB
     kills = 0
     while True:
         pulling = subprocess.Popen([weights.BIN, "weights", "pull", NAME, "--from", nginx.url, "--to", to, *limit(most)], stderr=subprocess.PIPE, text=True)
         ledger, before = os.path.join(to, ".outrigger", "egress"), os.path.getsize(os.path.join(to, ".outrigger", "egress")) if kills else 0
-        # It dies after it has asked, by turns soon and late: what was asked for is lost, or was sent.
+        # It dies after it has asked, by turns soon and late: what was asked for is lost, or was sent. Nothing has come whole for three
+        # seconds, so that a kill that is late itself finds it as far.
         while pulling.poll() is None and (not os.path.exists(ledger) or os.path.getsize(ledger) < before + 40):
             time.sleep(0.002)
-        time.sleep(0.05 if kills % 2 else 0.35)
+        time.sleep(0.2 if kills % 2 else 1.4)
         if pulling.poll() is None:
             pulling.send_signal(signal.SIGKILL)
         words = pulling.communicate()[1]

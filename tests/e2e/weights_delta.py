@@ -206,7 +206,8 @@ def nothing_is_believed_of_the_old_version():
 
 
 def a_kill_while_copying_loses_nothing():
-    nginx = Nginx("30m")
+    # Slow enough for a kill that comes late.
+    nginx = Nginx("8m")
     to = path("pulled-several")
     shutil.rmtree(to)
     write(path("model"), changed((0, 10), (0, 12), (1, 0)))

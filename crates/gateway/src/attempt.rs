@@ -172,7 +172,7 @@ async fn send(plan: &Plan<'_>) -> Result<(Response<Incoming>, Lease), Fault> {
     let began = Instant::now();
     match send_on(plan, lease).await {
         Err(lost) if lost.was_not_begun => {
-            plan.upstream.pool.forget_idle();
+            plan.upstream.pool.forget_idle(began);
             let fresh = plan.upstream.pool.newer(Some(began), connect_timeout).await?;
             Ok(send_on(plan, fresh).await?)
         }

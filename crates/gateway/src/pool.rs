@@ -317,10 +317,11 @@ impl Pool {
         }
     }
 
-    /// Closes what is idle: one pooled connection was dead, so the others are suspect.
-    pub fn forget_idle(&self) {
+    /// Closes what is idle: a pooled connection was dead to a request that began then, so the others are suspect. One that others have
+    /// opened and share since is not.
+    pub fn forget_idle(&self, began: Instant) {
         locked(&self.idle).clear();
-        locked(&self.shared).retain(|shared| shared.is_busy());
+        locked(&self.shared).retain(|shared| shared.is_busy() || shared.opened >= began);
     }
 
     pub fn idle_connections(&self) -> usize {
@@ -378,4 +379,50 @@ async fn http1_on(stream: BoxStream) -> Result<Connection, Fault> {
 
 fn locked<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+    /// Connections to nobody, whose other ends are kept.
+    #[derive(Debug, Default)]
+    struct Pipes(Mutex<Vec<DuplexStream>>);
+
+    impl Connect for Pipes {
+        fn connect<'a>(&'a self, _host: &'a str, _port: u16) -> BoxFuture<'a, Result<BoxStream, Fault>> {
+            let (near, far) = duplex(1 << 20);
+            locked(&self.0).push(far);
+            Box::pin(async { Ok(Box::new(near) as BoxStream) })
+        }
+
+        fn addresses<'a>(&'a self, _host: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Fault>> {
+            Box::pin(async { Err(Fault::Dns) })
+        }
+    }
+
+    /// Of many whose connection is taken away, the last to hear of it may find that the others are done on a new one.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_opened_after_a_lost_request_began_is_not_suspect() {
+        let mut target = Target::plain(&"http://b".parse().unwrap()).unwrap();
+        target.http = HttpVersion::Http2;
+        let (pipes, second) = (Arc::new(Pipes::default()), Duration::from_secs(1));
+        let pool = Pool::new(pipes.clone(), target);
+        drop(pool.lease(second).await.unwrap());
+        tokio::time::advance(second).await;
+        let began = Instant::now();
+        for _ in 0..3 {
+            pool.forget_idle(began);
+            drop(pool.newer(Some(began), second).await.unwrap());
+        }
+        assert_eq!((locked(&pipes.0).len(), pool.idle_connections()), (2, 1));
+        pool.forget_idle(began + second);
+        assert_eq!(pool.idle_connections(), 0, "and what was there before is");
+    }
 }

@@ -356,8 +356,7 @@ fn streams_that_are_never_read_are_given_up() {
         let no_window = frames::setting(4, 0).bytes();
         let all: Vec<u8> = (0..100).flat_map(|n| chat_with(2 * n + 1, &body)).collect();
         stream.write_all(&[PREFACE, &no_window, &all].concat()).unwrap();
-        eventually("all have begun", || open.load(Ordering::Relaxed) == 100);
-        // Somebody on the same connection is served, and nobody's neighbour is the reason for his end.
+        // On a slow machine the first are given up before the last have begun. Somebody on the same connection is served, and nobody's neighbour is the reason for his end.
         let (began, mut id, mut from) = (Instant::now(), 1_001, stream.try_clone().unwrap());
         let resets = Arc::new(AtomicUsize::new(0));
         let count = resets.clone();
@@ -367,7 +366,7 @@ fn streams_that_are_never_read_are_given_up() {
             }
         });
         while open.load(Ordering::Relaxed) > 0 || resets.load(Ordering::Relaxed) < 100 {
-            assert!(began.elapsed() < Duration::from_secs(8), "{open:?} are still open, {resets:?} were reset");
+            assert!(began.elapsed() < Duration::from_secs(20), "{open:?} are still open, {resets:?} were reset");
             assert!(!pour(
                 &mut stream,
                 &[frames::get(id, "/healthz").bytes(), window_update(id, 100).bytes()].concat()

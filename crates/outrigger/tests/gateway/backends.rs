@@ -351,7 +351,7 @@ fn a_hang_up_resets_its_own_stream_only() {
     let hung_up = Instant::now();
     drop(first);
     eventually("a reset", || !backend.came()[0].resets.is_empty());
-    assert!(hung_up.elapsed() < Duration::from_secs(1), "{:?}", hung_up.elapsed());
+    assert!(hung_up.elapsed() < Duration::from_secs(5), "{:?}", hung_up.elapsed());
     let came = backend.came();
     assert_eq!((came.len(), came[0].resets.len(), came[0].resets[0].1), (1, 1, CANCEL));
     drop(second);
@@ -371,7 +371,7 @@ fn a_client_that_does_not_read_stops_nobody_else() {
     thread::sleep(Duration::from_millis(300));
     let asked = Instant::now();
     answered(&gateway.chat(&hello()), "far");
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     let came = backend.came();
     assert_eq!((came.len(), requests(&came)), (1, 21), "on the same connection");
     assert!(came[0].resets.is_empty(), "no stream broke a window: {came:?}");

@@ -51,18 +51,17 @@ fn exit_code(gateway: &mut Gateway) -> Option<i32> {
 
 #[test]
 fn a_running_stream_ends_properly_before_the_process_does() {
-    let engines = Engines::start([slow(2_500.0)]);
+    let engines = Engines::start([slow(4_000.0)]);
     let mut gateway = Gateway::start("sigterm", &one_backend(&engines.url(0)));
     assert_eq!(gateway.send(&Request::get("/readyz")).status, 200);
     let (stream, mut answer) = begin(&gateway);
     // A probe on a connection that was open before, as a load balancer has it.
     let mut probe = connect(gateway.listen);
     gateway.terminate();
-    thread::sleep(Duration::from_millis(100));
+    eventually("it has heard the signal", || gateway.admin_get("/api/v1/state").json()["draining"] == true);
     probe.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let ready = Response::parse(&read_all(probe));
     assert_eq!((ready.status, ready.text().as_str()), (503, "draining\n"));
-    assert_eq!(gateway.admin_get("/api/v1/state").json()["draining"], true);
     answer.extend(read_all(stream));
     let events = Response::parse(&answer).events();
     assert_eq!(events.last().map(String::as_str), Some("[DONE]"), "{events:?}");

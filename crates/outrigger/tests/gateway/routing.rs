@@ -1,11 +1,11 @@
 //! What the routing of a fleet file means at real sockets: sessions that stay, tiers that spill, modes that say so.
 
-use std::{collections::BTreeSet, thread, time::Duration};
+use std::{collections::BTreeSet, thread};
 
 use outrigger_fakes::{Fixed, LLAMA_70B, Profile};
 use serde_json::{Value, json};
 
-use super::{Engines, Gateway, hello, http::Request, streamed};
+use super::{Engines, Gateway, eventually, hello, http::Request, streamed};
 
 /// `a`, `b` and `c` in front of the engines; `model` is what stands under the model.
 fn fleet(engines: &Engines, model: &str) -> String {
@@ -82,25 +82,30 @@ fn a_prefix_keeps_prompts_together_that_begin_alike() {
     assert!(homes.len() > 1, "{homes:?}");
 }
 
-/// One slot of a second each; the second request would wait longer than the next tier allows.
+/// One slot of two seconds each; the second request would wait longer than the next tier allows.
 #[test]
 fn a_full_tier_spills_into_the_next() {
-    let slow = Profile { fixed: Some(Fixed { ttft_ms: 50.0, tokens: 4, total_ms: 1_000.0 }), ..Profile::instant() };
+    let slow = Profile { fixed: Some(Fixed { ttft_ms: 50.0, tokens: 4, total_ms: 2_000.0 }), ..Profile::instant() };
     let engines = Engines::start(vec![slow; 3]);
     let model =
         "    tiers:\n      - split: { a: 1 }\n      - split: { b: 1 }\n        enter_when: { wait_above: 200ms }\n";
     let bounded = fleet(&engines, model).replacen("    engine: vllm\n", "    engine: vllm\n    max_in_flight: 1\n", 1);
     let gateway = Gateway::start("spill", &bounded);
     let request = Request::chat(&streamed(hello()));
+    let holds = |n: u64| {
+        eventually("its slot", || gateway.admin_get("/api/v1/state").json()["backends"][0]["in_flight"] == n);
+    };
     let first = sent(&gateway, &request);
     assert_eq!(first.0, "a", "{first:?}");
+    holds(0);
     let both: Vec<(String, String)> = thread::scope(|scope| {
         let early = scope.spawn(|| sent(&gateway, &request));
-        thread::sleep(Duration::from_millis(200));
+        holds(1);
         let late = scope.spawn(|| sent(&gateway, &request));
         [early, late].map(|handle| handle.join().unwrap()).into_iter().collect()
     });
     assert_eq!(both[0].0, "a");
+    holds(0);
     assert_eq!(both[1], ("b".to_owned(), "spill".to_owned()));
     assert_eq!(sent(&gateway, &request).0, "a", "and home again");
 }

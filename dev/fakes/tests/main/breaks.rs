@@ -107,11 +107,13 @@ async fn comments_keep_a_stream_alive_that_says_nothing_more() {
         let text = raw.until(": ping\n\n").await;
         assert_eq!(content(&events(&text)), [" t0", " t1", " t2"][..after as usize].concat());
         let mut text = String::new();
-        while start.elapsed() < Duration::from_millis(600) {
+        while start.elapsed() < Duration::from_millis(600) || text.matches(": ping").count() < 5 {
             text.push_str(&raw.until(": ping\n\n").await);
         }
-        let pings = text.matches(": ping").count();
-        assert!((5..=12).contains(&pings) && events(&text).is_empty(), "{pings}: {text}");
+        // One each 50 ms, and no more often; a busy machine has fewer of them.
+        let (pings, took) = (text.matches(": ping").count(), start.elapsed());
+        assert!(took >= Duration::from_millis(50) * (pings as u32 - 1), "{pings} in {took:?}: {text}");
+        assert!(took < Duration::from_secs(15) && events(&text).is_empty(), "{pings} in {took:?}: {text}");
     }
     let whole = answer(&faulty(Fault::new(FaultKind::Comments)).await, false).await;
     assert_eq!((status(&whole.0), whole.1), (200, End::Closed));

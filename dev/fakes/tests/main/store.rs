@@ -270,6 +270,22 @@ fn beside(root: &Path) -> PathBuf {
 
 #[tokio::test]
 async fn the_long_way_delays_and_does_not_slow() {
+    let mut times = Vec::new();
+    // The best of a few: the machine may be busy with something else.
+    while times.len() < 10 {
+        let (first, rest) = over_the_long_way().await;
+        assert!(first >= Duration::from_millis(400), "{first:?}");
+        // By a stop-and-wait of a socket's buffer the rest would take seconds.
+        if first < Duration::from_secs(1) && rest < Duration::from_secs(1) {
+            return;
+        }
+        times.push((first, rest));
+    }
+    panic!("too slow: {times:?}");
+}
+
+/// How long the first byte of an answer took, and the rest of its 32 MiB.
+async fn over_the_long_way() -> (Duration, Duration) {
     let far = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let options = RelayOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -291,11 +307,10 @@ async fn the_long_way_delays_and_does_not_slow() {
     let mut came = vec![0; 32 << 20];
     near.read_exact(&mut came[..1]).await.unwrap();
     let first = began.elapsed();
-    assert!(first >= Duration::from_millis(400) && first < Duration::from_secs(1), "{first:?}");
     near.read_exact(&mut came[1..]).await.unwrap();
-    // By a stop-and-wait of a socket's buffer it would take seconds.
-    assert!(began.elapsed() < first + Duration::from_secs(1), "{:?}", began.elapsed());
+    let rest = began.elapsed().saturating_sub(first);
     assert!(came.iter().all(|byte| *byte == b'7'));
     assert_eq!(near.read(&mut came).await.unwrap(), 0, "its end comes through as well");
     echo.await.unwrap();
+    (first, rest)
 }
