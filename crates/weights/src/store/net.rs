@@ -460,7 +460,7 @@ mod tests {
         assert_eq!(client.send(long).await.unwrap().status(), 200);
         assert_eq!(client.idle.lock().unwrap().len(), 1, "it was to be kept");
         let next = client.send(Request::get(&url).body(HttpRequestBody::empty()).unwrap());
-        let next = timeout(Duration::from_secs(60), next).await.expect("it waits for ever");
+        let next = timeout(Duration::from_mins(1), next).await.expect("it waits for ever");
         assert_eq!(next.unwrap().status(), 200);
         assert_eq!(server.await.unwrap().len(), 2);
     }
