@@ -240,8 +240,14 @@ fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(20);
+fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(Duration::from_secs(20), what, holds);
+}
+
+/// For what takes its time by itself.
+#[track_caller]
+fn eventually_within(most: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + most;
     while !holds() {
         assert!(Instant::now() < until, "never: {what}");
         thread::sleep(Duration::from_millis(10));

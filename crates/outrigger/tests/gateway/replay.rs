@@ -159,7 +159,28 @@ fn loads(gateway: &Gateway) -> Vec<Load> {
     ]
 }
 
-/// One thing after another goes wrong until `goal` lines are written.
+/// Without these the figure would be worth little.
+const NEEDED: [&str; 17] = [
+    "attempt",
+    "queue",
+    "latency",
+    "weight",
+    "affinity",
+    "only_one",
+    "spill",
+    "failover",
+    "trial",
+    "down",
+    "suspect",
+    "cooling_down",
+    "saturated",
+    "drained",
+    "would_wait",
+    "spend_limit",
+    "cloud_not_allowed",
+];
+
+/// One thing after another goes wrong until `goal` lines are written and each word has been said.
 fn record(engines: &Engines, gateway: &Gateway, log: &Path, goal: usize) {
     let mut lines = Lines { path: log.to_owned(), file: None, seen: 0 };
     let slow = |mut fault: Fault| {
@@ -197,10 +218,18 @@ fn record(engines: &Engines, gateway: &Gateway, log: &Path, goal: usize) {
         pause();
         engines.runtime.block_on(fake.heal());
         pause();
-        if round + 1 >= troubles.len() && lines.count() > goal {
+        if round + 1 >= troubles.len() && lines.count() > goal && has_all(log) {
             return;
         }
     }
+}
+
+/// Whether a log that is being written has the words that are needed. Its last line may be half there.
+fn has_all(log: &Path) -> bool {
+    let text = fs::read_to_string(log).unwrap();
+    let rows: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let words = words(&rows);
+    NEEDED.iter().all(|needed| words.contains(*needed))
 }
 
 /// The words of a recording: why something was chosen or not, and what came of it.
@@ -242,26 +271,7 @@ fn live_decisions_are_the_same_again_and_what_was_changed_is_noticed() {
     assert!(decisions >= goal && all.len() == decisions + 1 && all[0]["event"] == "fleet", "{decisions}");
     let attempts = all.iter().filter(|row| row["decision"]["attempt"].is_object()).count();
     let words = words(&all);
-    // Without these the figure would be worth little.
-    for needed in [
-        "attempt",
-        "queue",
-        "latency",
-        "weight",
-        "affinity",
-        "only_one",
-        "spill",
-        "failover",
-        "trial",
-        "down",
-        "suspect",
-        "cooling_down",
-        "saturated",
-        "drained",
-        "would_wait",
-        "spend_limit",
-        "cloud_not_allowed",
-    ] {
+    for needed in NEEDED {
         assert!(words.contains(needed), "nothing was ever {needed:?}: {words:?}");
     }
 

@@ -10,7 +10,7 @@ use std::{
 use outrigger_fakes::Fixed;
 use serde_json::{Value, json};
 
-use super::{Engines, Gateway, LLAMA_70B, Profile, eventually, hello, lock, signals::series};
+use super::{Engines, Gateway, LLAMA_70B, Profile, eventually, eventually_within, hello, lock, signals::series};
 
 /// Pools of up to 16 GPUs in steps of 8, each scaled as it says. `burst` has two engines of four GPUs, which take what the
 /// first tier has no room for.
@@ -83,11 +83,11 @@ fn each_pools_command_is_told_the_number_and_one_that_fails_or_hangs_is_asked_ag
     };
     eventually("it is told", || sorted(said("burst")) == expected);
     eventually("the bound holds", || said("dear").contains("OUTRIGGER_GPUS=8\n"));
-    eventually("it is called again", || calls(&gateway, "failing", "failed") >= 2.0);
+    eventually_within(Duration::from_mins(1), "it is called again", || calls(&gateway, "failing", "failed") >= 2.0);
     eventually("it is ended, twice", || calls(&gateway, "hanging", "timeout") >= 2.0);
     let tries: Vec<u64> = said("tries").lines().map(|line| line.parse().unwrap()).collect();
-    // Ten seconds give or take a fifth, and up to five more until it is looked again.
-    assert!((7_900..18_000).contains(&(tries[1] - tries[0])), "{tries:?}");
+    // Ten seconds give or take a fifth, up to five more until it is looked again, and what a shell takes to begin on a busy machine.
+    assert!((7_900..30_000).contains(&(tries[1] - tries[0])), "{tries:?}");
     for (pool, result) in [("burst", "ok"), ("dry", "dry_run"), ("dear", "ok"), ("dear", "held")] {
         assert_eq!(calls(&gateway, pool, result) as u32, 1, "{pool} {result}");
     }

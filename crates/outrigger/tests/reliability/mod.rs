@@ -31,6 +31,18 @@ fn report(bar: &str, figure: &str) {
     println!("bar: {bar}: {figure}");
 }
 
+/// How much later than its bar something may be in the short form: it runs wherever a change is tested, also where nobody gets a
+/// processor when he wants it. The bars themselves are for the long form.
+fn slack() -> Duration {
+    Duration::from_secs(if long() { 0 } else { 2 })
+}
+
+/// Of sorted times the one that its bar is for: this percentile in the long form, and in the short one, in which a single late one would
+/// be it, the median.
+fn judged(sorted: &[f64], percent: usize) -> f64 {
+    sorted[(sorted.len() * if long() { percent } else { 50 }).div_ceil(100) - 1]
+}
+
 /// Asks until the answer is yes, and says how long that took. `None` when the time is over.
 fn until(limit: Duration, mut yes: impl FnMut() -> bool) -> Option<Duration> {
     let began = Instant::now();

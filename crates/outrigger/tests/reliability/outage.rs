@@ -5,13 +5,13 @@ use std::time::Duration;
 use outrigger_fakes::FaultKind;
 
 use super::{
-    long, report,
+    judged, long, report,
     rig::{Engine, Gateway, runtime, unix_ns},
     until, wait,
 };
 
 const RATE: f64 = 60.0;
-const PROMPT: Duration = Duration::from_millis(50);
+const PROMPT_MS: f64 = 50.0;
 
 fn check(kind: FaultKind) {
     let runtime = runtime();
@@ -27,11 +27,11 @@ fn check(kind: FaultKind) {
     let mut marks = vec![(died, load.stats().snapshot().requests)];
     let known = until(Duration::from_secs(10), || ["a", "b"].iter().all(|b| gateway.backend(b)["state"] == "down"));
     let known = known.unwrap_or_else(|| panic!("{kind:?}: {:#}", gateway.state()["backends"]));
-    let mut slowest = Duration::ZERO;
+    let mut took_ms = Vec::new();
     let asked = if long() { 100 } else { 20 };
     for n in 0..asked {
         let answer = gateway.chat(n % 2 == 0);
-        slowest = slowest.max(answer.took);
+        took_ms.push(answer.took.as_secs_f64() * 1e3);
         assert!(answer.status >= 500 || answer.status == 429, "{}", answer.body);
         let body = answer.json();
         let notes = body["error"]["backends"].as_array().or(body["backends"].as_array()).unwrap();
@@ -47,18 +47,19 @@ fn check(kind: FaultKind) {
     load.stop();
     let seen = runtime.block_on(load.finish());
     let worst = worst_window(&engines, &marks, held);
+    took_ms.sort_by(f64::total_cmp);
     report(
         &format!("{kind:?} on all backends"),
         &format!(
             "known after {} ms, then answered within {:.1} ms; attempts in the worst 10 s {} of {} allowed ({} requests in all)",
             known.as_millis(),
-            slowest.as_secs_f64() * 1e3,
+            took_ms[took_ms.len() - 1],
             worst.0,
             worst.1,
             seen.requests
         ),
     );
-    assert!(slowest <= PROMPT, "answered only after {slowest:?}");
+    assert!(judged(&took_ms, 100) <= PROMPT_MS, "answered only after {took_ms:?} ms");
     assert!(worst.0 <= worst.1, "{worst:?}");
     gateway.assert_idle();
 }

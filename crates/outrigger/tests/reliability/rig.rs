@@ -185,7 +185,7 @@ impl Gateway {
         let process = Process::start(&["serve", "--fleet", &file("fleet.yaml", fleet)]);
         let gateway = Self { process };
         // The first probes have been answered.
-        assert!(until(Duration::from_secs(5), || engines.iter().all(|e| e.stats().probes > 0)).is_some());
+        assert!(until(Duration::from_secs(20), || engines.iter().all(|e| e.stats().probes > 0)).is_some());
         gateway
     }
 
@@ -225,7 +225,7 @@ impl Gateway {
             !state["backends"].as_array().unwrap().iter().any(busy)
                 && !state["models"].as_array().unwrap().iter().any(waiting)
         };
-        assert!(until(Duration::from_secs(2), idle).is_some(), "not idle: {:#}", self.state()["backends"]);
+        assert!(until(Duration::from_secs(20), idle).is_some(), "not idle: {:#}", self.state()["backends"]);
     }
 
     /// Half streams, half not, evenly spaced.

@@ -32,7 +32,7 @@ fn a_stream_that_breaks_after_content_ends_with_an_error_event() {
             // The client has the end before the gateway has booked it.
             gateway.assert_idle();
             // One break makes the backend suspect; it is asked, answers, and is in use again.
-            assert!(until(Duration::from_secs(5), || gateway.is_up("a") || lifted(&engine, &gateway, kind)).is_some());
+            assert!(until(Duration::from_secs(20), || gateway.is_up("a") || lifted(&engine, &gateway, kind)).is_some());
             let answer = gateway.chat(true);
             let events = answer.events();
             let what = format!("{kind:?}: {:?}", answer.body);
@@ -46,7 +46,7 @@ fn a_stream_that_breaks_after_content_ends_with_an_error_event() {
         }
         engine.heal();
     }
-    assert!(until(Duration::from_secs(5), || gateway.is_up("a")).is_some());
+    assert!(until(Duration::from_secs(20), || gateway.is_up("a")).is_some());
     let answer = gateway.chat(true);
     assert!(answer.complete && answer.events().last() == Some(&"[DONE]"), "a whole one ends as it should");
     report(
