@@ -89,7 +89,7 @@ def outrigger_crash_loop(world):
     gateway["process"].kill()
     gateway["process"].wait()
     world.start(gateway)
-    assert gateway["process"].wait(timeout=10) == 2
+    assert gateway["process"].wait(timeout=60) == 2
 
 
 def outrigger_reload_failed(world):

@@ -43,7 +43,7 @@ class Engine:
         children.append(self.process)
 
     def wait(self):
-        for _ in range(300):
+        for _ in range(900):
             try:
                 if urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=1).status == 200:
                     return self

@@ -15,7 +15,7 @@ TOKENS = 4
 children = []
 
 
-def until(what, holds, seconds=20):
+def until(what, holds, seconds=60):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if holds():
@@ -122,7 +122,7 @@ class World:
         self.gateways.append(gateway)
         self.start(gateway)
         pids = self.path(f"pid-{number}")
-        self.script(f"start-{number}", f'setsid {" ".join(command)} >>{self.path("log")} 2>>{said} & echo $! >{pids}; for i in $(seq 100); do curl -s -o /dev/null {listen} && exit; sleep 0.1; done; exit 1')
+        self.script(f"start-{number}", f'setsid {" ".join(command)} >>{self.path("log")} 2>>{said} & echo $! >{pids}; for i in $(seq 300); do curl -s -o /dev/null {listen} && exit; sleep 0.1; done; exit 1')
         if number == 0:
             self.env.update(ADMIN=gateway["admin"], GATEWAY=f"{scheme}://{listen}", LOGS=f"tail -n 50 {said}", START=self.path("start-0"))
         self.env["ADMINS"] = " ".join(g["admin"] for g in self.gateways)
@@ -157,7 +157,7 @@ class World:
 
     def run(self, command):
         script = f"set -uo pipefail\n{self.ask_function}\n{command}\n"
-        done = subprocess.run(["bash", "-c", script], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+        done = subprocess.run(["bash", "-c", script], env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=180)
         return done.returncode, done.stdout
 
     def outrigger(self, *args):
