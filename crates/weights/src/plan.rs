@@ -1,7 +1,7 @@
 //! Which ranges to ask for, from what is missing; and which of them lie on this machine in another version.
 //!
-//! A run is never longer than the longest chunk: what has been asked for and not yet been hashed is what a kill loses, so
-//! that a few requests of 16 MiB bound the loss whatever the network holds in its buffers.
+//! A run is never longer than the longest chunk: what has been asked for and has not come is what a kill loses, so that a
+//! few requests of 16 MiB bound the loss whatever the network holds in its buffers.
 
 use std::collections::HashMap;
 
