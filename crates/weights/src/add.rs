@@ -28,6 +28,7 @@ use crate::{
     source::{Source, changed},
     store::{self, Found},
     transfer::{Event, Watch},
+    uploads,
 };
 
 /// At the top of a directory, and not the model's: the hub's client keeps its own state in `.cache`.
@@ -68,7 +69,8 @@ pub async fn add(
     watch: Watch,
 ) -> Result<Added, Error> {
     let Add { from, model, reference, state, repair } = add;
-    // A store that cannot be used is known before terabytes are hashed.
+    // What cannot be used is known before terabytes are hashed.
+    uploads::try_out(&state)?;
     store.prove().await?;
     let directory = from.clone();
     let hashed = tokio::task::spawn_blocking(move || read_all(&directory, &on_bytes)).await;
@@ -82,7 +84,7 @@ pub async fn add(
     let shared = Arc::new(manifest.clone());
     let source = Source::directory(&from, shared.clone(), checks);
     let version = Found { digest, bytes, manifest };
-    let job = Job { source, target: store.clone(), version, signature: None, reference, state, repair };
+    let job = Job { source, target: store.clone(), version, signature: None, reference, state, repair, proved: true };
     let published = publish::publish(job, watch).await?;
     Ok(Added { digest, manifest: shared, published, notes })
 }

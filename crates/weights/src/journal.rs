@@ -6,7 +6,7 @@
 //! It is a head of 40 bytes (`outrjnl1`, and the 32 bytes of the version's digest) and records of 16: two little-endian `u32`,
 //! and the first eight bytes of the BLAKE3 of digest and those two. They are a file and its chunk that is whole; or, with
 //! the file's highest bit set, the place in the file up to which a chunk that is still coming has been written, in units of
-//! 4 KiB. The first record that does not fit is where it ends.
+//! 4 KiB; less than one unit is nothing. The first record that does not fit is where it ends.
 
 use std::{
     collections::BTreeMap,
@@ -39,6 +39,11 @@ impl Claim {
         Self(file as u32 | BEGUN, u32::try_from(offset / UNIT).unwrap_or_default())
     }
 
+    /// What was written of the chunk that begins at this byte is not right. (It is longer than a unit.)
+    pub(crate) fn none_of(file: usize, offset: u64) -> Self {
+        Self::up_to(file, offset.next_multiple_of(UNIT))
+    }
+
     pub(crate) fn file(self) -> usize {
         (self.0 & !BEGUN) as usize
     }
@@ -65,7 +70,9 @@ pub(crate) fn claimed(claims: &[Claim], manifest: &Manifest) -> Claimed {
         let Some(at) = file.chunks.partition_point(|chunk| chunk.offset <= offset).checked_sub(1) else { continue };
         let Chunk { offset: first, len, .. } = file.chunks[at];
         let bytes = u32::try_from(offset - first).unwrap_or(u32::MAX);
-        if bytes > 0 && bytes < len && !whole[claim.file()][at] {
+        if u64::from(bytes) < UNIT {
+            begun.remove(&(claim.file(), at));
+        } else if bytes < len && !whole[claim.file()][at] {
             begun.insert((claim.file(), at), bytes);
         }
     }
@@ -178,6 +185,8 @@ mod tests {
         let below = |offset: u64, first: u64| (offset / UNIT * UNIT - first) as u32;
         let expected = [((0, 1), below(5_000 + mib, 5_000)), ((0, 2), below(second + mib, second))];
         assert_eq!(begun, expected.into());
+        let none = Claim::none_of(0, second);
+        assert_eq!(claimed(&[&claims[..], &[none]].concat(), &manifest).1, [expected[0]].into());
         let (whole, begun) = claimed(&[&claims[..], &[Claim::whole(0, 1), claims[0]]].concat(), &manifest);
         assert_eq!((whole, begun.len()), (vec![vec![false, true, false]], 1));
     }

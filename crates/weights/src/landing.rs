@@ -110,7 +110,7 @@ impl<'a> Landing<'a> {
                 self.flush()?;
             }
             if ended {
-                self.judge(chunk.blake3)?;
+                self.judge()?;
             }
         }
         Ok(())
@@ -130,13 +130,19 @@ impl<'a> Landing<'a> {
         Ok(())
     }
 
-    fn judge(&mut self, expected: [u8; 32]) -> Result<(), Error> {
-        if *self.hasher.finalize().as_bytes() == expected {
+    fn judge(&mut self) -> Result<(), Error> {
+        let chunk = self.file.chunks[self.chunk];
+        if *self.hasher.finalize().as_bytes() == chunk.blake3 {
             (self.written)(Claim::whole(self.run.file, self.chunk))?;
             self.came.good.push(self.chunk);
             self.came.kept += if self.begun.before { self.begun.bytes } else { 0 };
-        } else if !self.begun.before {
-            self.came.wrong.push(self.chunk);
+        } else {
+            if chunk.len as usize > WRITE_AT_ONCE {
+                (self.written)(Claim::none_of(self.run.file, chunk.offset))?;
+            }
+            if !self.begun.before {
+                self.came.wrong.push(self.chunk);
+            }
         }
         self.hasher.reset();
         self.begun = Begun::default();
@@ -152,5 +158,71 @@ impl<'a> Landing<'a> {
         }
         self.came.gained = !self.came.good.is_empty() || bytes > self.begun.bytes;
         self.came
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::{Manifest, cut::Chunker, journal, manifest::Chunk, store::conformance::Scratch};
+
+    const LEN: usize = 3 << 20;
+
+    /// What a journal says of the only chunk after these bytes have come behind what was there.
+    fn land(manifest: &Manifest, part: &fs::File, begun: Begun, bytes: &[u8]) -> (Came, journal::Claimed, usize) {
+        let (open, claims) = (Semaphore::new(LEN), Mutex::new(Vec::new()));
+        let written = |claim| {
+            claims.lock().unwrap().push(claim);
+            Ok(())
+        };
+        let run = Run { file: 0, first: 0, end: 1 };
+        let permit = open.try_acquire_many(LEN as u32 - begun.bytes).unwrap();
+        let mut landing = Landing::new(&manifest.files[0], run, begun, part, permit, &written).unwrap();
+        bytes.chunks(100_000).for_each(|piece| landing.take(piece).unwrap());
+        let to_come = LEN - open.available_permits();
+        let came = landing.end();
+        let claimed = journal::claimed(&claims.into_inner().unwrap(), manifest);
+        (came, claimed, to_come)
+    }
+
+    #[test]
+    fn a_chunk_goes_on_behind_what_was_written_and_begins_anew_where_that_was_wrong() {
+        let scratch = Scratch::new();
+        fs::create_dir_all(&scratch.0).unwrap();
+        let part = fs::File::options().read(true).write(true).create_new(true).open(scratch.0.join("part")).unwrap();
+        let bytes: Vec<u8> = (0..LEN).map(|at| (at / 7) as u8).collect();
+        let chunk = Chunk { offset: 0, len: LEN as u32, blake3: blake3::hash(&bytes).into() };
+        let file = File {
+            path: "f".parse().unwrap(),
+            size: LEN as u64,
+            sha256: [0; 32],
+            chunker: Chunker::Fixed,
+            chunks: vec![chunk],
+        };
+        let manifest = Manifest::new("a/b".parse().unwrap(), vec![file]).unwrap();
+
+        let (came, (whole, begun), to_come) = land(&manifest, &part, Begun::default(), &bytes[..LEN - 1_000]);
+        let there = (2 << 20) as u32;
+        assert_eq!((whole, begun), (vec![vec![false]], [((0, 0), there)].into()));
+        assert_eq!(came.begun, Some((0, Begun { bytes: there, before: false })));
+        assert_eq!(to_come, LEN - there as usize, "what is on the disk is not to come");
+
+        let before = Begun { bytes: there, before: true };
+        let (came, (whole, _), _) = land(&manifest, &part, before, &bytes[there as usize..]);
+        assert_eq!((came.good, came.kept, whole), (vec![0], there, vec![vec![true]]));
+
+        part.write_all_at(b"not what was there", 1_000_000).unwrap();
+        let (came, (whole, _), _) = land(&manifest, &part, before, &bytes[there as usize..]);
+        assert_eq!((came.good, came.wrong), (vec![], vec![]), "that says nothing of the store");
+        assert_eq!(whole, [[false]]);
+
+        let mut other = bytes;
+        other[5] ^= 1;
+        let (came, (_, begun), _) = land(&manifest, &part, Begun::default(), &other);
+        assert_eq!((came.wrong, begun), (vec![0], [].into()), "nobody goes on with what is wrong");
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Job {
     pub(crate) state: PathBuf,
     /// Whether what is there is read, and sent again where it is wrong.
     pub(crate) repair: bool,
+    /// The target was [tried](Store::prove) before.
+    pub(crate) proved: bool,
 }
 
 /// How it went, in bytes of files.
@@ -92,8 +94,8 @@ pub struct Published {
     pub known: bool,
 }
 
-/// Publishes to a store that was [proved](Store::prove). Dropped at any time, it leaves a store in which the ref points to
-/// where it did, and a journal by which the next call goes on.
+/// Publishes. Dropped at any time, it leaves a store in which the ref points to where it did, and a journal by which the
+/// next call goes on.
 pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> {
     // Before anything is written: without a journal nobody would know of what is begun.
     let found = &job.version;
@@ -114,7 +116,10 @@ pub(crate) async fn publish(job: Job, watch: Watch) -> Result<Published, Error> 
 }
 
 async fn with_journal(job: Job, journal: Arc<Uploads>, watch: Watch) -> Result<Published, Error> {
-    let Job { source, target, version, signature, reference, repair, .. } = job;
+    let Job { source, target, version, signature, reference, repair, proved, .. } = job;
+    if !proved {
+        target.prove().await?;
+    }
     let Found { digest, bytes, manifest } = version;
     let (model, total) = (manifest.model.clone(), manifest.total());
     let before = target.reference(&model, &reference).await?;
@@ -710,6 +715,7 @@ mod tests {
             reference: RefName::default(),
             state: scratch.0.join("state"),
             repair: false,
+            proved: true,
         };
         let published = tokio::time::timeout(Duration::from_secs(100), publish(job, Arc::new(|_| {}))).await;
         assert_eq!(published.expect("they wait for ever").unwrap().sent, 3 * size);

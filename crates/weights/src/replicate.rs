@@ -55,7 +55,6 @@ pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Wa
             ));
         }
     };
-    to.prove().await?;
     let version = from.find(&wanted).await?;
     let digest = version.digest;
     watch(&Event::Found { digest, total: version.manifest.total(), files: version.manifest.files.len() });
@@ -67,7 +66,16 @@ pub async fn replicate(replicate: Replicate, from: &Store, to: &Store, watch: Wa
     let signature = from.whole(&store::signature_object(&wanted.model, &digest), sign::LONGEST).await?;
     let signature = signature.map(|(bytes, _)| Bytes::from(bytes));
     source.meter.note(signature.as_ref().map_or(0, |bytes| bytes.len() as u64))?;
-    let job = Job { source, target: to.clone(), version, signature, reference: reference.clone(), state, repair };
+    let job = Job {
+        source,
+        target: to.clone(),
+        version,
+        signature,
+        reference: reference.clone(),
+        state,
+        proved: false,
+        repair,
+    };
     let published = publish::publish(job, watch).await?;
     Ok(Replicated { digest, manifest, reference, published })
 }

@@ -65,6 +65,16 @@ pub fn state_folder(environment: impl Fn(&str) -> Option<String>) -> Result<Path
     })
 }
 
+/// Whether a journal could be written there, to know it before anything else is done.
+pub(crate) fn try_out(state: &Path) -> Result<(), Error> {
+    let folder = state.join("uploads");
+    disk::make_folder(&folder).map_err(elsewhere)?;
+    let path = folder.join(format!(".{}.tmp", std::process::id()));
+    let tried = disk::open_to_write(&path).and_then(|file| disk::append(&file, 0, b"\n"));
+    fs::remove_file(&path).ok();
+    tried.map(|_| ()).map_err(|e| elsewhere(Error::io("write", &path, &e)))
+}
+
 impl Uploads {
     /// Opens the journal and takes it. Whatever is not of this version, or torn, is cut off.
     pub(crate) fn open(state: &Path, store: &Store, model: &ModelName, digest: &Digest) -> Result<Self, Error> {
