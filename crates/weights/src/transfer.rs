@@ -41,6 +41,8 @@ use crate::{
     window::Window,
 };
 
+/// For what is asked for as soon as it is known what is missing.
+const CONNECTIONS: usize = 8;
 const SYNC_EVERY: u64 = 256 << 20;
 
 /// What happens, for whoever shows it.
@@ -103,6 +105,10 @@ pub async fn pull(
     watch: Watch,
 ) -> Result<(Digest, Report), Error> {
     target::within(dir, options.budget.as_ref())?;
+    if let Store::Web(base) = store {
+        // While the ref and the manifest are asked for.
+        base.expect(CONNECTIONS);
+    }
     let found = store.find(wanted).await?;
     let control = store::control_bytes(wanted, &found);
     let Found { digest, bytes, manifest } = found;

@@ -152,6 +152,20 @@ impl Client {
         }
     }
 
+    /// Opens connections for requests that will come: over a long way that is a round trip, and two more for TLS. One that
+    /// cannot be opened is not missed.
+    pub(crate) fn expect(&self, uri: &Uri, requests: usize) {
+        let Ok(origin) = Origin::of(uri) else { return };
+        for _ in 0..requests {
+            let (client, origin) = (self.clone(), origin.clone());
+            tokio::spawn(async move {
+                if let Ok(sender) = connect(&origin).await {
+                    client.idle.lock().unwrap_or_else(PoisonError::into_inner).push((origin, sender));
+                }
+            });
+        }
+    }
+
     async fn kept(&self, origin: &Origin) -> Option<Sender> {
         loop {
             let mut sender = {

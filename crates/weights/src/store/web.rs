@@ -49,6 +49,12 @@ impl Base {
         &self.url
     }
 
+    pub(crate) fn expect(&self, requests: usize) {
+        if let Ok(uri) = self.url.parse() {
+            self.client.expect(&uri, requests);
+        }
+    }
+
     /// As [`super::Store::range`].
     pub(crate) async fn range(
         &self,
