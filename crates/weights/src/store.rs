@@ -146,10 +146,18 @@ impl Store {
 
     /// The version that was asked for. Its manifest has the digest that the ref or the caller named.
     pub async fn find(&self, wanted: &Wanted) -> Result<Found, Error> {
+        self.find_before(wanted, 0).await
+    }
+
+    /// The same, while connections for so many requests more are being opened to a web server that has answered.
+    pub(crate) async fn find_before(&self, wanted: &Wanted, requests: usize) -> Result<Found, Error> {
         let digest = match &wanted.version {
             Version::Digest(digest) => *digest,
             Version::Ref(name) => self.resolve(&wanted.model, name).await?.ok_or_else(|| absent(wanted))?,
         };
+        if let Self::Web(base) = self {
+            base.expect(requests);
+        }
         let object = manifest_object(&wanted.model, &digest);
         let bytes = self.whole(&object, manifest::LONGEST).await?.ok_or_else(|| absent(wanted))?.0;
         if Digest::of(&bytes) != digest {

@@ -105,11 +105,7 @@ pub async fn pull(
     watch: Watch,
 ) -> Result<(Digest, Report), Error> {
     target::within(dir, options.budget.as_ref())?;
-    if let Store::Web(base) = store {
-        // While the ref and the manifest are asked for.
-        base.expect(CONNECTIONS);
-    }
-    let found = store.find(wanted).await?;
+    let found = store.find_before(wanted, CONNECTIONS).await?;
     let control = store::control_bytes(wanted, &found);
     let Found { digest, bytes, manifest } = found;
     let signature = match &options.key {
