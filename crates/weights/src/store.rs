@@ -156,7 +156,7 @@ impl Store {
             Version::Ref(name) => self.resolve(&wanted.model, name).await?.ok_or_else(|| absent(wanted))?,
         };
         if let Self::Web(base) = self {
-            base.expect(requests);
+            base.open_ahead(requests);
         }
         let object = manifest_object(&wanted.model, &digest);
         let bytes = self.whole(&object, manifest::LONGEST).await?.ok_or_else(|| absent(wanted))?.0;

@@ -154,7 +154,7 @@ impl Client {
 
     /// Opens connections for requests that will come: over a long way that is a round trip, and two more for TLS. One that
     /// cannot be opened is not missed.
-    pub(crate) fn expect(&self, uri: &Uri, requests: usize) {
+    pub(crate) fn open_ahead(&self, uri: &Uri, requests: usize) {
         let Ok(origin) = Origin::of(uri) else { return };
         for _ in 0..requests {
             let (client, origin) = (self.clone(), origin.clone());

@@ -49,9 +49,9 @@ impl Base {
         &self.url
     }
 
-    pub(crate) fn expect(&self, requests: usize) {
+    pub(crate) fn open_ahead(&self, requests: usize) {
         if let Ok(uri) = self.url.parse() {
-            self.client.expect(&uri, requests);
+            self.client.open_ahead(&uri, requests);
         }
     }
 
