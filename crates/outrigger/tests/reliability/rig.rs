@@ -213,7 +213,9 @@ impl Gateway {
 
     /// Neither down nor suspect. It may be held for having broken again and again; as the only one it is used all the same.
     pub(super) fn is_up(&self, name: &str) -> bool {
-        !["down", "suspect"].iter().any(|state| self.backend(name)["state"] == **state)
+        // Read once: between two looks one that is suspect may have gone down, and would be neither.
+        let state = &self.backend(name)["state"];
+        !["down", "suspect"].iter().any(|not_up| state == *not_up)
     }
 
     /// Invariant 2: with nothing going on, nothing is counted as going on.
