@@ -15,12 +15,11 @@ use std::{
     },
 };
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
     Digest, Error, Manifest, ModelName, OWN_FOLDER, Store,
     cut::{self, Chunker},
     disk,
+    hash::FileHash,
     manifest::{Chunk, File},
     path::{FilePath, RefName},
     publish::{self, Job, Published},
@@ -72,9 +71,9 @@ pub async fn add(
     // What cannot be used is known before terabytes are hashed.
     uploads::try_out(&state)?;
     store.prove().await?;
-    let directory = from.clone();
-    let hashed = tokio::task::spawn_blocking(move || read_all(&directory, &on_bytes)).await;
-    let Hashed { files, checks, notes } =
+    let (directory, in_parts) = (from.clone(), store.signs_parts());
+    let hashed = tokio::task::spawn_blocking(move || read_all(&directory, in_parts, &on_bytes)).await;
+    let Hashed { files, readings, notes } =
         hashed.unwrap_or_else(|e| Err(Error::environment(format!("a thread ended: {e}"), "try again")))?;
     let manifest = Manifest::new(model, files)
         .map_err(|fault| Error::usage(format!("{} cannot be a version: {fault}", from.display()), "rename it"))?;
@@ -82,7 +81,7 @@ pub async fn add(
     let digest = Digest::of(&bytes);
     watch(&Event::Found { digest, total: manifest.total(), files: manifest.files.len() });
     let shared = Arc::new(manifest.clone());
-    let source = Source::directory(&from, shared.clone(), checks);
+    let source = Source::directory(&from, shared.clone(), readings);
     let version = Found { digest, bytes, manifest };
     let job = Job { source, target: store.clone(), version, signature: None, reference, state, repair, proved: true };
     let published = publish::publish(job, watch).await?;
@@ -93,10 +92,18 @@ pub async fn add(
 #[derive(Debug, Default)]
 pub(crate) struct Hashed {
     pub(crate) files: Vec<File>,
-    /// Of each file's chunks, what [`check`] says of them.
-    pub(crate) checks: Vec<Vec<u64>>,
+    pub(crate) readings: Vec<Reading>,
     /// What is worth saying.
     pub(crate) notes: Vec<String>,
+}
+
+/// What is known of a file once it was read, beyond what its manifest says.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    /// Of each chunk, what [`check`] says of it.
+    pub(crate) checks: Vec<u64>,
+    /// The SHA-256 of each part, where that was asked for and the file goes in parts.
+    pub(crate) parts: Vec<[u8; 32]>,
 }
 
 /// For noticing that bytes are not those of before: CRC-64/NVME.
@@ -104,11 +111,11 @@ pub(crate) fn check() -> crc_fast::Digest {
     crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme)
 }
 
-/// A file, what [`check`] says of its chunks, and notes on it.
-type Read = (File, Vec<u64>, Vec<String>);
+/// A file, and notes on it.
+type Read = (File, Reading, Vec<String>);
 
-/// Hashes every file of a directory.
-pub(crate) fn read_all(from: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<Hashed, Error> {
+/// Hashes every file of a directory, and with `in_parts` also the parts in which long ones go into a store.
+pub(crate) fn read_all(from: &Path, in_parts: bool, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<Hashed, Error> {
     let mut notes = Vec::new();
     let paths = walk(from, &|path| NOT_THE_MODELS.contains(&path), &mut notes)?;
     let next = AtomicUsize::new(0);
@@ -119,7 +126,7 @@ pub(crate) fn read_all(from: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<H
             scope.spawn(|| {
                 while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let at = paths.binary_search(path).unwrap_or_default();
-                    let file = hash(&from.join(path.to_path()), path.clone(), on_bytes);
+                    let file = hash(&from.join(path.to_path()), path.clone(), in_parts, on_bytes);
                     if file.is_err() {
                         // The others need not go on.
                         next.store(paths.len(), Ordering::Relaxed);
@@ -133,9 +140,9 @@ pub(crate) fn read_all(from: &Path, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<H
     read.sort_by_key(|(at, _)| *at);
     let mut hashed = Hashed { notes, ..Hashed::default() };
     for (_, read) in read {
-        let (file, checks, words) = read?;
+        let (file, reading, words) = read?;
         hashed.files.push(file);
-        hashed.checks.push(checks);
+        hashed.readings.push(reading);
         hashed.notes.extend(words);
     }
     Ok(hashed)
@@ -182,13 +189,13 @@ pub(crate) fn walk(
     Ok(paths)
 }
 
-fn hash(from: &Path, path: FilePath, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<Read, Error> {
+fn hash(from: &Path, path: FilePath, in_parts: bool, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<Read, Error> {
     let mut notes = Vec::new();
     let reading = |e| Error::io("read", from, &e);
     let mut source = disk::open(from).map_err(reading)?;
     let size = source.metadata().map_err(reading)?.len();
     let (chunker, lens) = cuts(from, &path, size, &mut notes)?;
-    let mut whole = Sha256::new();
+    let mut whole = FileHash::new((in_parts && publish::goes_in_parts(size)).then(|| publish::part_size(size)));
     let mut buffer = vec![0; BUFFER];
     let mut chunks = Vec::with_capacity(lens.len());
     let mut checks = Vec::with_capacity(lens.len());
@@ -200,7 +207,7 @@ fn hash(from: &Path, path: FilePath, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<
             let piece = &mut buffer[..left.min(BUFFER)];
             source.read_exact(piece).map_err(|e| changed_or(from, &e))?;
             hash.update(piece);
-            whole.update(&*piece);
+            whole.update(piece);
             check.update(piece);
             left -= piece.len();
             on_bytes(piece.len() as u64);
@@ -212,7 +219,8 @@ fn hash(from: &Path, path: FilePath, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<
     if source.read(&mut buffer[..1]).map_err(reading)? > 0 {
         return Err(changed(&from.display().to_string()));
     }
-    Ok((File { path, size, sha256: whole.finalize().into(), chunker, chunks }, checks, notes))
+    let (sha256, parts) = whole.finalize();
+    Ok((File { path, size, sha256, chunker, chunks }, Reading { checks, parts }, notes))
 }
 
 fn changed_or(path: &Path, error: &std::io::Error) -> Error {

@@ -81,7 +81,7 @@ impl Side {
             let (digest, manifest, _) = target::manifest_of(dir)?;
             (Some(digest), manifest.files)
         } else {
-            (None, add::read_all(dir, on_bytes)?.files)
+            (None, add::read_all(dir, false, on_bytes)?.files)
         };
         Ok(Self { name: dir.display().to_string(), digest, files, place: Place::Folder(dir.to_owned()) })
     }

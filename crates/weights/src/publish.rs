@@ -361,7 +361,7 @@ impl Push {
             return Err(self.source.meter.stopped(unread()));
         }
         self.target.room_for(files.iter().map(|at| self.unsent(*at)).sum())?;
-        let (long, short): (Vec<usize>, Vec<usize>) = files.iter().partition(|at| self.file(**at).size > PART);
+        let (long, short): (Vec<usize>, Vec<usize>) = files.iter().partition(|at| goes_in_parts(self.file(**at).size));
         let short = short.into_iter().map(|at| Bound::spawn(self.clone().send_short(at)));
         let short = stream::iter(short).map(Bound::end).buffer_unordered(SHORT_FILES).try_collect::<()>();
         let long = stream::iter(long).map(|at| Bound::spawn(self.clone().send_long(at)).end());
@@ -504,9 +504,8 @@ impl Push {
         let mut puts = stream::FuturesUnordered::new();
         while let Some((offset, bytes)) = reads.try_next().await? {
             for (number, pieces) in parts.take(offset, &bytes) {
-                puts.push(
-                    Bound::spawn(self.clone().send_part(begun.upload.clone(), begun.part_size, number, pieces)).end(),
-                );
+                let put = self.clone().send_part((at, number), begun.upload.clone(), begun.part_size, pieces);
+                puts.push(Bound::spawn(put).end());
             }
             // Those that have ended, and so many that no more than a few are open.
             while puts.len() >= LONG_FILES * 2 {
@@ -524,19 +523,20 @@ impl Push {
         Ok(Sent::All(parts.names()))
     }
 
-    /// Puts one part; its name, or nothing when the store does not know the upload.
+    /// Puts one part of a file; its name, or nothing when the store does not know the upload.
     async fn send_part(
         self: Arc<Self>,
+        (at, number): (usize, usize),
         upload: Upload,
         part_size: u64,
-        number: usize,
         pieces: Vec<Bytes>,
     ) -> Result<Option<(usize, String)>, Error> {
+        let sha256 = self.source.part_sha256(at, number);
         let len = pieces.iter().map(|piece| piece.len() as u64).sum();
         let offset = number as u64 * part_size;
         let put = self
             .offer(&upload.object, len, || async {
-                match self.target.part(&upload, Part { number, offset, pieces: &pieces }).await {
+                match self.target.part(&upload, Part { number, offset, pieces: &pieces, sha256 }).await {
                     Err(Trouble::Absent) => Ok(None),
                     put => put.map(Some),
                 }
@@ -621,6 +621,10 @@ fn lacking_runs(manifest: &Manifest, at: usize, parts: &Assembly) -> Vec<Run> {
 /// The bytes of the parts that are there.
 fn sent_of(begun: &Begun, size: u64) -> u64 {
     begun.parts.keys().map(|number| begun.part_size.min(size - *number as u64 * begun.part_size)).sum()
+}
+
+pub(crate) fn goes_in_parts(size: u64) -> bool {
+    size > PART
 }
 
 pub(crate) fn part_size(size: u64) -> u64 {

@@ -38,7 +38,7 @@ fn at(dir: &Path, model: &ModelName) -> Result<Vec<Source>, Error> {
     let mut pulled = names.iter().filter(pulled).peekable();
     if pulled.peek().is_none() {
         // What cannot be read cannot be reused, which is no reason not to pull.
-        let read = add::read_all(dir, &|_| {}).ok();
+        let read = add::read_all(dir, false, &|_| {}).ok();
         return Ok(read.map(|read| Source { dir: dir.to_owned(), files: read.files }).into_iter().collect());
     }
     // Whatever is wrong with one of them, it is not one.

@@ -12,7 +12,8 @@ use std::{
 };
 
 use crate::{
-    Error, Manifest, Store, add,
+    Error, Manifest, Store,
+    add::{self, Reading},
     budget::{Meter, Over},
     manifest::{Chunk, File},
     plan::{self, Run},
@@ -75,9 +76,9 @@ pub(crate) struct Source {
     /// The version's folder, with a slash; nothing for a directory that is being added.
     folder: String,
     manifest: Arc<Manifest>,
-    /// Of a directory that is being added, what [`check`](crate::add::check) said of each file's chunks when it was read first.
-    /// Its files may be written to meanwhile, and a chunk that differs is then no damage.
-    checks: Option<Vec<Vec<u64>>>,
+    /// Of a directory that is being added, what is known of each file from when it was read first. Its files may be written to
+    /// meanwhile, and a chunk that differs is then no damage.
+    first: Option<Vec<Reading>>,
     seen: Mutex<Vec<Seen>>,
     pub(crate) read: AtomicU64,
     pub(crate) meter: Meter,
@@ -108,19 +109,24 @@ impl Source {
         Self::new(store, format!("{folder}/"), manifest, None)
     }
 
-    pub(crate) fn directory(path: &std::path::Path, manifest: Arc<Manifest>, checks: Vec<Vec<u64>>) -> Self {
-        Self::new(Store::of_directory(path), String::new(), manifest, Some(checks))
+    pub(crate) fn directory(path: &std::path::Path, manifest: Arc<Manifest>, first: Vec<Reading>) -> Self {
+        Self::new(Store::of_directory(path), String::new(), manifest, Some(first))
     }
 
-    fn new(store: Store, folder: String, manifest: Arc<Manifest>, checks: Option<Vec<Vec<u64>>>) -> Self {
+    fn new(store: Store, folder: String, manifest: Arc<Manifest>, first: Option<Vec<Reading>>) -> Self {
         let seen = Mutex::new(vec![Seen::default(); manifest.files.len()]);
         let (read, over) = (AtomicU64::new(0), AtomicBool::new(false));
         let (meter, buffers) = (Meter::default(), Arc::default());
-        Self { store, folder, manifest, checks, seen, read, meter, over, buffers }
+        Self { store, folder, manifest, first, seen, read, meter, over, buffers }
     }
 
     pub(crate) fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
+    }
+
+    /// The SHA-256 of a part of a file, where it was computed when the file was read first.
+    pub(crate) fn part_sha256(&self, file: usize, number: usize) -> Option<[u8; 32]> {
+        self.first.as_ref()?[file].parts.get(number).copied()
     }
 
     /// The bytes of a run, every chunk of it right.
@@ -165,7 +171,7 @@ impl Source {
             // A disk keeps a thread waiting, which must not be one that others wait for.
             let (folder, mut lent, file) = (folder.clone(), std::mem::take(bytes), &self.manifest.files[run.file]);
             let chunks = file.chunks[run.first..run.end].to_vec();
-            let checks = self.checks.as_ref().map(|checks| checks[run.file][run.first..run.end].to_vec());
+            let checks = self.first.as_ref().map(|first| first[run.file].checks[run.first..run.end].to_vec());
             let read = tokio::task::spawn_blocking(move || {
                 let mut right = Vec::with_capacity(chunks.len());
                 let read = read_hot(&folder, &object, &chunks, checks.as_deref(), &mut lent, start, &mut right);
@@ -206,7 +212,7 @@ impl Source {
     }
 
     fn wrong(&self, file: &File, chunk: usize, times: u32, watch: &Watch) -> Result<(), Error> {
-        if self.checks.is_some() {
+        if self.first.is_some() {
             return Err(changed(file.path.as_str()));
         }
         let place = file.chunks[chunk];

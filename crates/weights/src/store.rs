@@ -28,8 +28,8 @@ mod net;
 mod objects;
 mod probe;
 mod provider;
+mod s3;
 pub(crate) mod trouble;
-mod unfinished;
 mod web;
 
 pub use bucket::Bucket;

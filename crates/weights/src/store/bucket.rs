@@ -16,10 +16,10 @@ use object_store::{
 };
 
 use super::{
-    Meta, Put, Tag, Unfinished, Upload, When,
+    Meta, Part, Put, Tag, Unfinished, Upload, When,
     net::{Fault, Status},
+    s3::S3,
     trouble::{Trouble, again},
-    unfinished::Asker,
     web::{may_pass, no_ranges, note_etag, too_short},
 };
 use crate::Error;
@@ -44,8 +44,8 @@ pub struct Bucket {
     variables: String,
     /// The longest object that the provider copies in one request.
     longest_copy: u64,
-    /// Where it can be asked for uploads that were begun.
-    unfinished: Option<Asker>,
+    /// Where it speaks S3, for what object_store does not ask.
+    s3: Option<S3>,
 }
 
 impl fmt::Debug for Bucket {
@@ -62,13 +62,13 @@ pub(super) struct Parts {
     pub(super) prefix: String,
     pub(super) variables: &'static str,
     pub(super) longest_copy: u64,
-    pub(super) unfinished: Option<Asker>,
+    pub(super) s3: Option<S3>,
 }
 
 impl Bucket {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { provider, url, name, prefix, variables, longest_copy, unfinished } = parts;
-        Self { provider, url, name, prefix, variables: variables.to_owned(), longest_copy, unfinished }
+        let Parts { provider, url, name, prefix, variables, longest_copy, s3 } = parts;
+        Self { provider, url, name, prefix, variables: variables.to_owned(), longest_copy, s3 }
     }
 
     /// With other names of its variables, for errors.
@@ -181,19 +181,21 @@ impl Bucket {
         }
     }
 
+    /// Whether it wants to know the SHA-256 of a part before the part comes.
+    pub(crate) fn signs_parts(&self) -> bool {
+        self.s3.as_ref().is_some_and(|s3| s3.signs_payload)
+    }
+
     pub(crate) async fn begin(&self, object: &str) -> Result<String, Trouble> {
         self.provider.create_multipart(&self.path(object)?).await.map_err(|e| self.trouble(object, "write", e))
     }
 
     /// The uploads below a prefix that have not become objects; nothing where there is no such list.
     pub(crate) async fn unfinished(&self, prefix: &str) -> Result<Vec<Unfinished>, Trouble> {
-        let Some(asker) = &self.unfinished else { return Ok(Vec::new()) };
+        let Some(s3) = &self.s3 else { return Ok(Vec::new()) };
         let ours = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
-        let listed = asker.list(&format!("{ours}{prefix}/")).await.map_err(|fault| match fault {
-            Fault::Broken(why) => again(why),
-            Fault::Refused(error) => Trouble::Stop(error),
-            Fault::Status(said) => self.said(prefix, "list the uploads of", &said),
-        })?;
+        let listed = s3.list(&format!("{ours}{prefix}/")).await;
+        let listed = listed.map_err(|fault| self.of_fault(prefix, "list the uploads of", &fault))?;
         let named = listed.into_iter().filter_map(|one| {
             let object = one.key.strip_prefix(&ours)?.to_owned();
             Some(Unfinished { upload: Upload { object, id: one.id }, begun: one.begun })
@@ -201,14 +203,13 @@ impl Bucket {
         Ok(named.collect())
     }
 
-    pub(crate) async fn part(
-        &self,
-        object: &str,
-        id: &str,
-        number: usize,
-        pieces: &[Bytes],
-    ) -> Result<String, Trouble> {
-        let put = self.provider.put_part(&self.path(object)?, &id.to_owned(), number, payload(pieces)).await;
+    pub(crate) async fn part(&self, object: &str, id: &str, part: &Part<'_>) -> Result<String, Trouble> {
+        let (path, number, pieces) = (self.path(object)?, part.number, payload(part.pieces));
+        if let (Some(sha256), Some(s3)) = (&part.sha256, self.s3.as_ref().filter(|s3| s3.signs_payload)) {
+            let put = s3.put_part(path.as_ref(), (id, number), pieces, sha256).await;
+            return put.map_err(|fault| self.of_fault(object, "write", &fault));
+        }
+        let put = self.provider.put_part(&path, &id.to_owned(), number, pieces).await;
         put.map(|part| part.content_id).map_err(|e| self.trouble(object, "write", e))
     }
 
@@ -230,11 +231,7 @@ impl Bucket {
     fn trouble(&self, object: &str, doing: &str, error: object_store::Error) -> Trouble {
         use object_store::Error as Theirs;
         if let Some(fault) = fault_in(&error) {
-            return match fault {
-                Fault::Broken(why) => again(format!("{object}: {why}")),
-                Fault::Refused(error) => Trouble::Stop(Error::environment(&error.message, &error.help)),
-                Fault::Status(said) => self.said(object, doing, said),
-            };
+            return self.of_fault(object, doing, fault);
         }
         match error {
             Theirs::NotFound { .. } => Trouble::Absent,
@@ -246,6 +243,14 @@ impl Bucket {
                 }
                 again(format!("{object}: {words}"))
             }
+        }
+    }
+
+    fn of_fault(&self, object: &str, doing: &str, fault: &Fault) -> Trouble {
+        match fault {
+            Fault::Broken(why) => again(format!("{object}: {why}")),
+            Fault::Refused(error) => Trouble::Stop(Error::environment(&error.message, &error.help)),
+            Fault::Status(said) => self.said(object, doing, said),
         }
     }
 

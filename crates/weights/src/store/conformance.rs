@@ -145,7 +145,7 @@ async fn parts_become_an_object(store: &Store) {
         let half = parts[number].len() / 2;
         let pieces = [parts[number].slice(..half), parts[number].slice(half..)];
         let (pieces, offset) = (&pieces, (number * PART) as u64);
-        named[number] = store.part(&upload, Part { number, offset, pieces }).await.unwrap();
+        named[number] = store.part(&upload, Part { number, offset, pieces, sha256: None }).await.unwrap();
         assert_eq!(text(store, object).await, None, "seen before it was whole");
         assert!(!names(store, "models/a/b/3").await.contains(&object.to_owned()));
     }
@@ -158,9 +158,9 @@ async fn parts_become_an_object(store: &Store) {
 async fn an_aborted_upload_is_gone(store: &Store) {
     let upload = store.begin("models/a/b/4/large").await.unwrap();
     let pieces = [pattern(1_000, 4)];
-    let name = store.part(&upload, Part { number: 0, offset: 0, pieces: &pieces }).await.unwrap();
+    let name = store.part(&upload, Part { number: 0, offset: 0, pieces: &pieces, sha256: None }).await.unwrap();
     store.abort(&upload).await.unwrap();
-    assert!(store.part(&upload, Part { number: 1, offset: 1_000, pieces: &pieces }).await.is_err());
+    assert!(store.part(&upload, Part { number: 1, offset: 1_000, pieces: &pieces, sha256: None }).await.is_err());
     assert!(!store.complete(&upload, &[name]).await.unwrap_or(false));
     assert_eq!(names(store, "models/a/b/4").await, Vec::<String>::new());
 }
@@ -204,7 +204,7 @@ fn of_provider(provider: Arc<dyn super::bucket::Provider>) -> Store {
         prefix: "some/prefix".into(),
         variables: "nothing",
         longest_copy: u64::MAX,
-        unfinished: None,
+        s3: None,
     }))
 }
 

@@ -65,6 +65,8 @@ pub struct Part<'a> {
     pub number: usize,
     pub offset: u64,
     pub pieces: &'a [Bytes],
+    /// Of all of them, where it is known: a store that [wants it](Store::signs_parts) need not wait for it.
+    pub sha256: Option<[u8; 32]>,
 }
 
 impl Store {
@@ -179,6 +181,11 @@ impl Store {
         }
     }
 
+    /// Whether it wants to know the SHA-256 of a part before the part comes.
+    pub(crate) fn signs_parts(&self) -> bool {
+        matches!(self, Self::Bucket(bucket) if bucket.signs_parts())
+    }
+
     /// Begins an object that comes in parts.
     pub async fn begin(&self, object: &str) -> Result<Upload, Error> {
         let begun = match self {
@@ -198,7 +205,7 @@ impl Store {
                 let pieces = part.pieces.to_vec();
                 blocking(move || folder.part(&id, offset, &pieces)).await
             }
-            Self::Bucket(bucket) => bucket.part(&upload.object, &upload.id, part.number, part.pieces).await,
+            Self::Bucket(bucket) => bucket.part(&upload.object, &upload.id, &part).await,
             Self::Web(_) => Err(Trouble::Stop(self.read_only("write"))),
         }
     }

@@ -18,7 +18,7 @@ use object_store::{
 use super::{
     bucket::{Bucket, Parts, Provider},
     net::Client,
-    unfinished::Asker,
+    s3::S3,
 };
 use crate::Error;
 
@@ -123,14 +123,14 @@ pub(super) fn bucket(url: &str, environment: Environment) -> Result<Option<Bucke
         let help = format!("write {scheme}://BUCKET/PREFIX");
         return Err(Error::usage(format!("{} is not the address of a bucket", super::shown(url)), help));
     }
-    let (provider, unfinished) = match scheme {
-        "s3" => s3(name, environment).map(|(provider, unfinished)| (provider, Some(unfinished)))?,
+    let (provider, s3) = match scheme {
+        "s3" => s3(name, environment).map(|(provider, s3)| (provider, Some(s3)))?,
         "gs" => (google(name, environment)?, None),
         _ => (azure(name, environment)?, None),
     };
     let url = url.trim_end_matches('/').to_owned();
     let (name, prefix) = (name.to_owned(), prefix.to_owned());
-    Ok(Some(Bucket::new(Parts { provider, url, name, prefix, variables, longest_copy, unfinished })))
+    Ok(Some(Bucket::new(Parts { provider, url, name, prefix, variables, longest_copy, s3 })))
 }
 
 /// Repeats are ours.
@@ -158,7 +158,7 @@ fn endpoint(environment: Environment, names: &[&str]) -> Result<Option<String>, 
     ))
 }
 
-fn s3(name: &str, environment: Environment) -> Result<(Arc<dyn Provider>, Asker), Error> {
+fn s3(name: &str, environment: Environment) -> Result<(Arc<dyn Provider>, S3), Error> {
     let region = environment("AWS_REGION").or_else(|| environment("AWS_DEFAULT_REGION"));
     let region = region.unwrap_or_else(|| "us-east-1".to_owned());
     let client = Client::default();
@@ -170,9 +170,8 @@ fn s3(name: &str, environment: Environment) -> Result<(Arc<dyn Provider>, Asker)
         .with_allow_http(true)
         .with_http_connector(client.clone());
     let endpoint = endpoint(environment, &["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])?;
-    // What is sent is under the signature where nothing else would notice a flipped bit. TLS does, for a fraction of a SHA-256.
-    let is_tls = endpoint.as_ref().is_none_or(|url| url.starts_with("https://"));
-    builder = builder.with_unsigned_payload(is_tls);
+    let signs_payload = endpoint.as_ref().is_some_and(|url| url.starts_with("http://"));
+    builder = builder.with_unsigned_payload(!signs_payload);
     let host = endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint);
@@ -219,8 +218,9 @@ fn s3(name: &str, environment: Environment) -> Result<(Arc<dyn Provider>, Asker)
         }
     };
     let store = builder.build().map_err(|e| cannot("s3://", &e))?;
-    let asker = Asker { url: format!("{host}/{name}"), region, credentials: store.credentials().clone(), client };
-    Ok((Arc::new(store), asker))
+    let s3 =
+        S3 { url: format!("{host}/{name}"), region, credentials: store.credentials().clone(), client, signs_payload };
+    Ok((Arc::new(store), s3))
 }
 
 fn google(name: &str, environment: Environment) -> Result<Arc<dyn Provider>, Error> {

@@ -12,7 +12,7 @@ use crate::tree::{Tree, output};
 /// From the bottom up. A crate may use the layers below its own; siblings do not know one another.
 const LAYERS: &[&[&str]] = &[
     &["outrigger-core"],
-    &["outrigger-wire", "outrigger-net", "outrigger-store"],
+    &["outrigger-wire", "outrigger-net", "outrigger-store", "outrigger-manifest"],
     &["outrigger-gateway", "outrigger-weights", "outrigger-plan", "outrigger-import"],
     &["outrigger-config", "outrigger-survey"],
     &["outrigger"],
@@ -29,7 +29,7 @@ const LAB: &str = "outrigger-lab";
 /// compares them stands above both.
 const WITHOUT_FAKES: &str = "outrigger-plan";
 
-const PURE: &[&str] = &["outrigger-core", "outrigger-wire", "outrigger-plan", "outrigger-import"];
+const PURE: &[&str] = &["outrigger-core", "outrigger-wire", "outrigger-plan", "outrigger-import", "outrigger-manifest"];
 
 /// What brings I/O, a clock or randomness with it.
 const IMPURE: &[&str] = &["tokio", "hyper", "axum", "sqlx", "reqwest", "mio", "getrandom"];

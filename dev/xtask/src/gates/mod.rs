@@ -23,7 +23,11 @@ pub(crate) struct Gate {
 
 pub(crate) const GATES: &[Gate] = &[
     Gate { name: "arrows", rule: "crates depend only on the layers below them", check: arrows::layers },
-    Gate { name: "purity", rule: "core, wire and plan pull in nothing that does I/O", check: arrows::purity },
+    Gate {
+        name: "purity",
+        rule: "core, wire, plan, import and manifest pull in nothing that does I/O",
+        check: arrows::purity,
+    },
     Gate { name: "apart", rule: "the fakes and the planner share no file", check: apart::shared_files },
     Gate { name: "bans", rule: "the pure crates ban the same calls", check: sources::bans },
     Gate { name: "links", rule: "relative links in Markdown lead somewhere", check: links::links },

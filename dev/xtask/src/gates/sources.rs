@@ -72,7 +72,7 @@ pub(crate) fn size(tree: &Tree) -> Vec<String> {
 pub(crate) fn bans(tree: &Tree) -> Vec<String> {
     let first = "crates/core/clippy.toml";
     let Some(bans) = tree.text(first) else { return vec![format!("{first} is missing: restore it")] };
-    let pure = ["crates/wire", "crates/plan", "crates/import"]
+    let pure = ["crates/wire", "crates/plan", "crates/import", "crates/manifest"]
         .into_iter()
         .filter(|krate| tree.has(&format!("{krate}/Cargo.toml")));
     let differs =

@@ -25,7 +25,7 @@ impl Run {
         self.range_in(&manifest.files)
     }
 
-    pub(crate) fn range_in(&self, files: &[File]) -> (u64, u64) {
+    pub fn range_in(&self, files: &[File]) -> (u64, u64) {
         let chunks = &files[self.file].chunks[self.first..self.end];
         let from = chunks.first().map_or(0, |chunk| chunk.offset);
         let to = chunks.last().map_or(0, Chunk::end);
@@ -82,7 +82,7 @@ pub fn runs(manifest: &Manifest, missing: impl Fn(usize, usize) -> bool) -> Vec<
 }
 
 /// The same for files that have no manifest.
-pub(crate) fn runs_in(files: &[File], missing: impl Fn(usize, usize) -> bool) -> Vec<Run> {
+pub fn runs_in(files: &[File], missing: impl Fn(usize, usize) -> bool) -> Vec<Run> {
     (0..files.len()).flat_map(|file| runs_of_one(files, file, |chunk| missing(file, chunk))).collect()
 }
 

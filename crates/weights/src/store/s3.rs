@@ -1,19 +1,21 @@
-//! Uploads that were begun in a bucket of S3 and have not become objects, by asking the bucket.
+//! What S3 can be asked and object_store has no call for: requests of our own, signed by its signer.
 //!
-//! An upload whose id was lost on its way to us is in no journal, and costs until somebody ends it. object_store has no call for
-//! that list, so this is one request of our own, signed by theirs. Google Cloud Storage has such a list too and is not asked;
-//! Azure has no uploads, only blocks, which it drops after a week.
+//! One is the list of uploads that were begun and have not become objects: an upload whose id was lost on its way to us is in
+//! no journal, and costs until somebody ends it. Google Cloud Storage has such a list too and is not asked; Azure has no
+//! uploads, only blocks, which it drops after a week. The other is to put a part whose SHA-256 is known: object_store would
+//! compute it once more.
 
-use http::{Method, Request};
+use http::{Method, Request, Response, header};
 use http_body_util::BodyExt as _;
 use object_store::{
+    PutPayload,
     aws::{AwsAuthorizer, AwsCredentialProvider},
     client::HttpRequestBody,
 };
 use percent_encoding::{percent_decode_str, utf8_percent_encode};
 
 use super::{
-    net::{Client, Fault, element, words_of},
+    net::{Answer, Client, Fault, element, words_of},
     web::ESCAPED,
 };
 
@@ -21,14 +23,17 @@ use super::{
 const LONGEST_PAGE: usize = 4 << 20;
 const MOST_PAGES: usize = 100;
 
-/// Asks one bucket.
+/// One bucket.
 #[derive(Clone, Debug)]
-pub(super) struct Asker {
+pub(super) struct S3 {
     /// Of the bucket, without a slash at its end.
     pub(super) url: String,
     pub(super) region: String,
     pub(super) credentials: AwsCredentialProvider,
     pub(super) client: Client,
+    /// Whether what is sent is under the signature: where nothing else would notice a flipped bit. TLS does, for a fraction of a
+    /// SHA-256.
+    pub(super) signs_payload: bool,
 }
 
 /// An upload, as the bucket lists it.
@@ -47,7 +52,7 @@ struct Behind {
     id: String,
 }
 
-impl Asker {
+impl S3 {
     /// All below a prefix of keys.
     pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Fault> {
         let (mut all, mut behind) = (Vec::new(), None);
@@ -62,22 +67,26 @@ impl Asker {
         Ok(all)
     }
 
+    /// Puts a part, numbered from 0, whose SHA-256 the store compares with what comes; its ETag.
+    pub(super) async fn put_part(
+        &self,
+        key: &str,
+        (id, number): (&str, usize),
+        pieces: PutPayload,
+        sha256: &[u8; 32],
+    ) -> Result<String, Fault> {
+        let url = format!("{}/{}?partNumber={}&uploadId={}", self.url, escaped(key), number + 1, escaped(id));
+        let answer = self.send(Method::PUT, url, pieces.into(), Some(sha256)).await?;
+        let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        etag.ok_or_else(|| Fault::Broken("the store did not say what it calls the part".to_owned()))
+    }
+
     async fn ask(&self, prefix: &str, behind: Option<&Behind>) -> Result<String, Fault> {
-        let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
         let mut url = format!("{}?uploads=&encoding-type=url&prefix={}", self.url, escaped(prefix));
         if let Some(Behind { key, id }) = behind {
             url += &format!("&key-marker={}&upload-id-marker={}", escaped(key), escaped(id));
         }
-        let wrong = |e: &dyn std::fmt::Display| Fault::Broken(format!("the list of uploads cannot be asked for: {e}"));
-        let request = Request::builder().method(Method::GET).uri(url).body(HttpRequestBody::empty());
-        let mut request = request.map_err(|e| wrong(&e))?;
-        let credential = self.credentials.get_credential().await.map_err(|e| wrong(&e))?;
-        let signer = AwsAuthorizer::new(&credential, "s3", &self.region);
-        signer.try_authorize(&mut request, None).map_err(|e| wrong(&e))?;
-        let answer = self.client.send(request).await?;
-        if !answer.status().is_success() {
-            return Err(Fault::Status(words_of(answer).await));
-        }
+        let answer = self.send(Method::GET, url, HttpRequestBody::empty(), None).await?;
         let (mut body, mut text) = (answer.into_body(), Vec::new());
         while let Some(frame) = body.frame().await {
             text.extend_from_slice(frame?.data_ref().map_or(&[][..], |piece| piece));
@@ -87,6 +96,28 @@ impl Asker {
         }
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
+
+    /// Signs a request and sends it; the answer, if that is a success.
+    async fn send(
+        &self,
+        method: Method,
+        url: String,
+        body: HttpRequestBody,
+        sha256: Option<&[u8; 32]>,
+    ) -> Result<Response<Answer>, Fault> {
+        let wrong = |e: &dyn std::fmt::Display| Fault::Broken(format!("the request cannot be made: {e}"));
+        let request = Request::builder().method(method).uri(url).body(body);
+        let mut request = request.map_err(|e| wrong(&e))?;
+        let credential = self.credentials.get_credential().await.map_err(|e| wrong(&e))?;
+        let signer = AwsAuthorizer::new(&credential, "s3", &self.region).with_sign_payload(self.signs_payload);
+        signer.try_authorize(&mut request, sha256.map(|hash| &hash[..])).map_err(|e| wrong(&e))?;
+        let answer = self.client.send(request).await?;
+        if answer.status().is_success() { Ok(answer) } else { Err(Fault::Status(words_of(answer).await)) }
+    }
+}
+
+fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 /// The uploads of a page, and where the next one begins. One that cannot be read is passed over: it is not ended.
