@@ -176,11 +176,13 @@ mod side_by_side {
         cdgh: __m128i,
     }
 
+    #[expect(clippy::many_single_char_names, reason = "the standard calls them so")]
     #[target_feature(enable = "sha,ssse3,sse4.1")]
     fn lanes([a, b, c, d, e, f, g, h]: [u32; 8]) -> Lanes {
         Lanes { abef: words([f, e, b, a]), cdgh: words([h, g, d, c]) }
     }
 
+    #[expect(clippy::many_single_char_names, reason = "the standard calls them so")]
     #[target_feature(enable = "sha,ssse3,sse4.1")]
     fn state(Lanes { abef, cdgh }: Lanes) -> [u32; 8] {
         let words = |lane| {
