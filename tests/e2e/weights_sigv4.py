@@ -90,7 +90,7 @@ def main():
         server.daemon_threads = True
         server.store = urlsplit(store.url).hostname, urlsplit(store.url).port
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        env = {**os.environ, "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{server.server_port}", "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        env = {**os.environ, "AWS_ENDPOINT_URL_S3": f"http://LocalHost:{server.server_port}", "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
                "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": TOKEN, "AWS_REGION": REGION, "XDG_STATE_HOME": path("state")}
 
         def run(*args):

@@ -3,8 +3,8 @@
 //! A store that is spoken to without TLS notices a bit that flips on the way by the SHA-256 of each part, which the request
 //! has to name before the part follows. Two hashes over the same bytes differ in their state alone. One of them keeps a
 //! processor waiting most of the time, since each round needs the one before; with the second one's rounds in these gaps, and
-//! the message schedule done once for both, it costs a third of the first. Without the processor's instructions for SHA-256
-//! the two are computed one after the other.
+//! the message schedule done once for both, it costs a third of the first. That is done with the instructions of x86-64 for
+//! SHA-256; on other processors the two are computed one after the other.
 //!
 //! The function is that of FIPS 180-4, sections 5.1.1, 5.3.3 and 6.2; the order of the instructions follows Gulley et al.,
 //! *Intel SHA Extensions* (2013). Everything that needs one state at a time is `sha2`'s.
@@ -130,10 +130,19 @@ fn end(mut state: [u32; 8], len: u64, rest: &[u8]) -> [u8; 32] {
     hash
 }
 
+/// Whether a second hash costs a third of the first. Elsewhere it costs as much, and is better left until it is needed.
+pub fn is_side_by_side() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let is = is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3") && is_x86_feature_detected!("sse4.1");
+    #[cfg(not(target_arch = "x86_64"))]
+    let is = false;
+    is
+}
+
 /// Takes the same blocks into two states.
 fn compress_both(one: &mut [u32; 8], other: &mut [u32; 8], blocks: &[[u8; BLOCK]]) {
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("sha") && is_x86_feature_detected!("ssse3") && is_x86_feature_detected!("sse4.1") {
+    if is_side_by_side() {
         #[expect(
             unsafe_code,
             reason = "the processor has the instructions, as the line above has asked it; no pointer is involved"

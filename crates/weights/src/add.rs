@@ -19,7 +19,7 @@ use crate::{
     Digest, Error, Manifest, ModelName, OWN_FOLDER, Store,
     cut::{self, Chunker},
     disk,
-    hash::FileHash,
+    hash::{self, FileHash},
     manifest::{Chunk, File},
     path::{FilePath, RefName},
     publish::{self, Job, Published},
@@ -71,7 +71,7 @@ pub async fn add(
     // What cannot be used is known before terabytes are hashed.
     uploads::try_out(&state)?;
     store.prove().await?;
-    let (directory, in_parts) = (from.clone(), store.signs_parts());
+    let (directory, in_parts) = (from.clone(), store.signs_parts() && hash::is_side_by_side());
     let hashed = tokio::task::spawn_blocking(move || read_all(&directory, in_parts, &on_bytes)).await;
     let Hashed { files, readings, notes } =
         hashed.unwrap_or_else(|e| Err(Error::environment(format!("a thread ended: {e}"), "try again")))?;
@@ -126,7 +126,7 @@ pub(crate) fn read_all(from: &Path, in_parts: bool, on_bytes: &(dyn Fn(u64) + Sy
             scope.spawn(|| {
                 while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let at = paths.binary_search(path).unwrap_or_default();
-                    let file = hash(&from.join(path.to_path()), path.clone(), in_parts, on_bytes);
+                    let file = read_file(&from.join(path.to_path()), path.clone(), in_parts, on_bytes);
                     if file.is_err() {
                         // The others need not go on.
                         next.store(paths.len(), Ordering::Relaxed);
@@ -189,7 +189,7 @@ pub(crate) fn walk(
     Ok(paths)
 }
 
-fn hash(from: &Path, path: FilePath, in_parts: bool, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<Read, Error> {
+fn read_file(from: &Path, path: FilePath, in_parts: bool, on_bytes: &(dyn Fn(u64) + Sync)) -> Result<Read, Error> {
     let mut notes = Vec::new();
     let reading = |e| Error::io("read", from, &e);
     let mut source = disk::open(from).map_err(reading)?;

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -37,6 +37,9 @@ pub(crate) struct Over;
 pub(crate) struct Meter {
     budget: Option<Budget>,
     ledger: Option<Mutex<Ledger>>,
+    /// A request was refused, and none is made any more: a shorter one that the rest would pay for would come after what is said
+    /// of the end.
+    over: AtomicBool,
     /// What this call had to ask for before anything else, and the next will have to as well.
     noted: AtomicU64,
 }
@@ -74,6 +77,7 @@ impl Meter {
         disk::sync_folder_of(path)?;
         Ok(Self {
             budget,
+            over: AtomicBool::new(false),
             noted: AtomicU64::new(0),
             ledger: Some(Mutex::new(Ledger { path: path.to_owned(), file, len: whole as u64, asked })),
         })
@@ -84,11 +88,17 @@ impl Meter {
         let Some(ledger) = &self.ledger else { return Ok(Ok(())) };
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = ledger.asked.saturating_add(bytes);
-        if self.budget.as_ref().is_some_and(|budget| budget.egress.usd(sum.into()) > budget.limit) {
+        if self.is_over() || self.budget.as_ref().is_some_and(|budget| budget.egress.usd(sum.into()) > budget.limit) {
+            self.over.store(true, Ordering::Relaxed);
             return Ok(Err(Over));
         }
         ledger.count(bytes)?;
         Ok(Ok(()))
+    }
+
+    /// Whether a request was refused.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     /// Whether so many bytes more may be asked for.
@@ -171,6 +181,20 @@ fn usd(amount: NanoUsd) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::conformance::Scratch;
+
+    /// What is said of the end would otherwise be too little: a request that was made after it counts too.
+    #[test]
+    fn after_a_refusal_nothing_is_asked_for_that_would_still_be_paid_for() {
+        let scratch = Scratch::new();
+        fs::create_dir_all(&scratch.0).unwrap();
+        let budget = Budget { limit: NanoUsd(100), egress: Egress::flat(NanoUsd(1_000_000_000)) };
+        let meter = Meter::open(&scratch.0.join("ledger"), Some(budget)).unwrap();
+        assert_eq!(meter.ask(60).unwrap(), Ok(()));
+        assert_eq!(meter.ask(41).unwrap(), Err(Over));
+        assert!(meter.is_over());
+        assert_eq!((meter.ask(1).unwrap(), meter.spent()), (Err(Over), Some((60, NanoUsd(60)))));
+    }
 
     #[test]
     fn a_ledger_that_says_anything_else_is_damaged() {

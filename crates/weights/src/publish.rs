@@ -373,7 +373,7 @@ impl Push {
         }
         match sent {
             // What was asked for and has not been sent is lost.
-            Err(_) if self.source.over.load(Ordering::Relaxed) => Err(self.source.meter.stopped(unread())),
+            Err(_) if self.source.meter.is_over() => Err(self.source.meter.stopped(unread())),
             sent => sent.map(|_| ()),
         }
     }

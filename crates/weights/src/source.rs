@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -82,8 +82,6 @@ pub(crate) struct Source {
     seen: Mutex<Vec<Seen>>,
     pub(crate) read: AtomicU64,
     pub(crate) meter: Meter,
-    /// The budget does not allow another request.
-    pub(crate) over: AtomicBool,
     pub(crate) buffers: Arc<Buffers>,
 }
 
@@ -115,9 +113,9 @@ impl Source {
 
     fn new(store: Store, folder: String, manifest: Arc<Manifest>, first: Option<Vec<Reading>>) -> Self {
         let seen = Mutex::new(vec![Seen::default(); manifest.files.len()]);
-        let (read, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        let read = AtomicU64::new(0);
         let (meter, buffers) = (Meter::default(), Arc::default());
-        Self { store, folder, manifest, first, seen, read, meter, over, buffers }
+        Self { store, folder, manifest, first, seen, read, meter, buffers }
     }
 
     pub(crate) fn manifest(&self) -> &Arc<Manifest> {
@@ -142,7 +140,6 @@ impl Source {
             let next = plan::runs_of(&self.manifest, run.file, missing).first().copied();
             let Some(next) = next else { return Ok(bytes) };
             if self.meter.ask(next.range(&self.manifest).1)? == Err(Over) {
-                self.over.store(true, Ordering::Relaxed);
                 return Err(self.meter.used_up());
             }
             let (right, trouble) = self.fill(next, start, &mut bytes, watch).await;

@@ -14,10 +14,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -26,7 +23,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     Digest, Error, Manifest, Store, Wanted,
-    budget::{Budget, Meter, Over},
+    budget::{Budget, Meter},
     journal::{self, Claim, Journal},
     landing::{Begun, Came, Landing},
     manifest::File,
@@ -142,7 +139,6 @@ pub async fn pull(
         target,
         watch,
         meter,
-        over: AtomicBool::new(false),
         window: Window::new(),
         pace: Pace::new(),
         state: Mutex::new(State {
@@ -159,7 +155,7 @@ pub async fn pull(
     });
     pull.finish_those_without_a_gap().await?;
     pull.clone().fetch().await?;
-    if pull.over.load(Ordering::Relaxed) {
+    if pull.meter.is_over() {
         return Err(pull.stopped());
     }
     let ended = pull.clone();
@@ -265,8 +261,6 @@ struct Pull {
     target: Target,
     watch: Watch,
     meter: Meter,
-    /// The budget does not allow another request; those that were made are waited for.
-    over: AtomicBool,
     window: Window,
     /// How many connections there are is found out.
     pace: Pace,
@@ -321,7 +315,7 @@ impl Pull {
 
     async fn work(self: Arc<Self>) -> Result<(), Error> {
         loop {
-            if self.over.load(Ordering::Relaxed) {
+            if self.meter.is_over() {
                 return Ok(());
             }
             let Some(run) = self.lock().runs.pop_front() else { return Ok(()) };
@@ -369,15 +363,12 @@ impl Pull {
 
     /// Whether the budget allows a request, which counts from here on.
     async fn may_ask(self: &Arc<Self>, run: Run, begun: Begun) -> Result<bool, Error> {
-        if self.over.load(Ordering::Relaxed) {
+        if self.meter.is_over() {
             return Ok(false);
         }
         let len = run.range(&self.manifest).1 - u64::from(begun.bytes);
         let pull = self.clone();
         let allowed = blocking(move || pull.meter.ask(len)).await?;
-        if allowed == Err(Over) {
-            self.over.store(true, Ordering::Relaxed);
-        }
         Ok(allowed.is_ok())
     }
 

@@ -195,7 +195,7 @@ impl Bucket {
         let Some(s3) = &self.s3 else { return Ok(Vec::new()) };
         let ours = if self.prefix.is_empty() { String::new() } else { format!("{}/", self.prefix) };
         let listed = s3.list(&format!("{ours}{prefix}/")).await;
-        let listed = listed.map_err(|fault| self.of_fault(prefix, "list the uploads of", &fault))?;
+        let listed = listed.map_err(|e| self.trouble(prefix, "list the uploads of", e))?;
         let named = listed.into_iter().filter_map(|one| {
             let object = one.key.strip_prefix(&ours)?.to_owned();
             Some(Unfinished { upload: Upload { object, id: one.id }, begun: one.begun })
@@ -207,7 +207,7 @@ impl Bucket {
         let (path, number, pieces) = (self.path(object)?, part.number, payload(part.pieces));
         if let (Some(sha256), Some(s3)) = (&part.sha256, self.s3.as_ref().filter(|s3| s3.signs_payload)) {
             let put = s3.put_part(path.as_ref(), (id, number), pieces, sha256).await;
-            return put.map_err(|fault| self.of_fault(object, "write", &fault));
+            return put.map_err(|e| self.trouble(object, "write", e));
         }
         let put = self.provider.put_part(&path, &id.to_owned(), number, pieces).await;
         put.map(|part| part.content_id).map_err(|e| self.trouble(object, "write", e))
@@ -231,7 +231,11 @@ impl Bucket {
     fn trouble(&self, object: &str, doing: &str, error: object_store::Error) -> Trouble {
         use object_store::Error as Theirs;
         if let Some(fault) = fault_in(&error) {
-            return self.of_fault(object, doing, fault);
+            return match fault {
+                Fault::Broken(why) => again(format!("{object}: {why}")),
+                Fault::Refused(error) => Trouble::Stop(Error::environment(&error.message, &error.help)),
+                Fault::Status(said) => self.said(object, doing, said),
+            };
         }
         match error {
             Theirs::NotFound { .. } => Trouble::Absent,
@@ -243,14 +247,6 @@ impl Bucket {
                 }
                 again(format!("{object}: {words}"))
             }
-        }
-    }
-
-    fn of_fault(&self, object: &str, doing: &str, fault: &Fault) -> Trouble {
-        match fault {
-            Fault::Broken(why) => again(format!("{object}: {why}")),
-            Fault::Refused(error) => Trouble::Stop(Error::environment(&error.message, &error.help)),
-            Fault::Status(said) => self.said(object, doing, said),
         }
     }
 

@@ -191,12 +191,18 @@ impl Client {
     }
 }
 
+/// As it is signed, which is as browsers write it: in small letters, and the port only where it is not the scheme's own.
+fn host(uri: &Uri) -> String {
+    let name = uri.host().unwrap_or_default().to_ascii_lowercase();
+    let own = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
+    uri.port_u16().filter(|port| *port != own).map_or(name.clone(), |port| format!("{name}:{port}"))
+}
+
 /// The path alone as the target, and the host beside it.
 fn to_origin_form(request: &mut Request<HttpRequestBody>) -> Result<(), Fault> {
     let wrong = |e: &dyn fmt::Display| Fault::Broken(format!("the request cannot be written: {e}"));
     let uri = request.uri();
-    let host = uri.authority().map_or("", |authority| authority.as_str());
-    let host = HeaderValue::from_str(host).map_err(|e| wrong(&e))?;
+    let host = HeaderValue::try_from(host(uri)).map_err(|e| wrong(&e))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str()).parse().map_err(|e| wrong(&e))?;
     *request.uri_mut() = path;
     let headers = request.headers_mut();
@@ -450,6 +456,20 @@ mod tests {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(connection.read_u8().await.unwrap());
+        }
+    }
+
+    #[test]
+    fn a_host_is_written_as_it_is_signed() {
+        let named = [
+            ("http://MinIO:80/x", "minio"),
+            ("http://minio:9000/x", "minio:9000"),
+            ("https://Key:Secret@S3.example.com:443/x", "s3.example.com"),
+            ("https://h:80/x", "h:80"),
+            ("http://[::1]:81/", "[::1]:81"),
+        ];
+        for (url, expect) in named {
+            assert_eq!(host(&url.parse().unwrap()), expect, "{url}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What S3 can be asked and object_store has no call for: requests of our own, signed by its signer.
+//! What S3 can be asked and object_store does not ask: requests of our own, signed by its signer.
 //!
 //! One is the list of uploads that were begun and have not become objects: an upload whose id was lost on its way to us is in
 //! no journal, and costs until somebody ends it. Google Cloud Storage has such a list too and is not asked; Azure has no
@@ -8,7 +8,7 @@
 use http::{Method, Request, Response, header};
 use http_body_util::BodyExt as _;
 use object_store::{
-    PutPayload,
+    Error as Theirs, PutPayload,
     aws::{AwsAuthorizer, AwsCredentialProvider},
     client::HttpRequestBody,
 };
@@ -54,7 +54,7 @@ struct Behind {
 
 impl S3 {
     /// All below a prefix of keys.
-    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Fault> {
+    pub(super) async fn list(&self, prefix: &str) -> Result<Vec<Listed>, Theirs> {
         let (mut all, mut behind) = (Vec::new(), None);
         for _ in 0..MOST_PAGES {
             let (listed, next) = page(&self.ask(prefix, behind.as_ref()).await?);
@@ -74,14 +74,14 @@ impl S3 {
         (id, number): (&str, usize),
         pieces: PutPayload,
         sha256: &[u8; 32],
-    ) -> Result<String, Fault> {
+    ) -> Result<String, Theirs> {
         let url = format!("{}/{}?partNumber={}&uploadId={}", self.url, escaped(key), number + 1, escaped(id));
         let answer = self.send(Method::PUT, url, pieces.into(), Some(sha256)).await?;
         let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-        etag.ok_or_else(|| Fault::Broken("the store did not say what it calls the part".to_owned()))
+        etag.ok_or_else(|| theirs(Fault::Broken("the store did not say what it calls the part".to_owned())))
     }
 
-    async fn ask(&self, prefix: &str, behind: Option<&Behind>) -> Result<String, Fault> {
+    async fn ask(&self, prefix: &str, behind: Option<&Behind>) -> Result<String, Theirs> {
         let mut url = format!("{}?uploads=&encoding-type=url&prefix={}", self.url, escaped(prefix));
         if let Some(Behind { key, id }) = behind {
             url += &format!("&key-marker={}&upload-id-marker={}", escaped(key), escaped(id));
@@ -89,9 +89,9 @@ impl S3 {
         let answer = self.send(Method::GET, url, HttpRequestBody::empty(), None).await?;
         let (mut body, mut text) = (answer.into_body(), Vec::new());
         while let Some(frame) = body.frame().await {
-            text.extend_from_slice(frame?.data_ref().map_or(&[][..], |piece| piece));
+            text.extend_from_slice(frame.map_err(theirs)?.data_ref().map_or(&[][..], |piece| piece));
             if text.len() > LONGEST_PAGE {
-                return Err(Fault::Broken("the list of uploads is too long".to_owned()));
+                return Err(theirs(Fault::Broken("the list of uploads is too long".to_owned())));
             }
         }
         Ok(String::from_utf8_lossy(&text).into_owned())
@@ -104,16 +104,20 @@ impl S3 {
         url: String,
         body: HttpRequestBody,
         sha256: Option<&[u8; 32]>,
-    ) -> Result<Response<Answer>, Fault> {
-        let wrong = |e: &dyn std::fmt::Display| Fault::Broken(format!("the request cannot be made: {e}"));
+    ) -> Result<Response<Answer>, Theirs> {
         let request = Request::builder().method(method).uri(url).body(body);
-        let mut request = request.map_err(|e| wrong(&e))?;
-        let credential = self.credentials.get_credential().await.map_err(|e| wrong(&e))?;
+        let mut request = request.map_err(|e| theirs(Fault::Broken(format!("the request cannot be made: {e}"))))?;
+        let credential = self.credentials.get_credential().await?;
         let signer = AwsAuthorizer::new(&credential, "s3", &self.region).with_sign_payload(self.signs_payload);
-        signer.try_authorize(&mut request, sha256.map(|hash| &hash[..])).map_err(|e| wrong(&e))?;
-        let answer = self.client.send(request).await?;
-        if answer.status().is_success() { Ok(answer) } else { Err(Fault::Status(words_of(answer).await)) }
+        signer.try_authorize(&mut request, sha256.map(|hash| &hash[..]))?;
+        let answer = self.client.send(request).await.map_err(theirs)?;
+        if answer.status().is_success() { Ok(answer) } else { Err(theirs(Fault::Status(words_of(answer).await))) }
     }
+}
+
+/// A fault as object_store would hand it on, so that its requests and ours fail alike.
+fn theirs(fault: Fault) -> Theirs {
+    Theirs::Generic { store: "S3", source: Box::new(fault) }
 }
 
 fn escaped(text: &str) -> String {
