@@ -125,26 +125,32 @@ fn the_machines_authorities_are_believed_and_named_ones_come_on_top() {
     assert!(!out.status.success() && said.contains("backend a: no authority is trusted here; install"), "{said}");
 }
 
-/// What a port is sent on each connection, until the other side has been silent for a while, and what it says then.
+/// What a port is sent on each connection on which anything comes, until the other side is silent for a while, and what it says
+/// then.
 fn listening(says: &'static [u8]) -> (String, Arc<Mutex<Vec<Vec<u8>>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (url, came) = (format!("https://{}", listener.local_addr().unwrap()), Arc::<Mutex<Vec<Vec<u8>>>>::default());
     let keep = came.clone();
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
             let (mut all, mut piece) = (Vec::new(), [0; 4_096]);
             let mut has_spoken = says.is_empty();
             loop {
                 match stream.read(&mut piece) {
-                    Ok(n @ 1..) => all.extend_from_slice(&piece[..n]),
+                    Ok(n @ 1..) => {
+                        all.extend_from_slice(&piece[..n]);
+                        stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                    }
                     // It has said what it had to say; now it is answered, and may go on.
                     Err(_) if !has_spoken => drop(stream.write_all(says)),
                     _ => break,
                 }
                 has_spoken |= !all.is_empty();
             }
-            lock(&keep).push(all);
+            if !all.is_empty() {
+                lock(&keep).push(all);
+            }
         }
     });
     (url, came)
