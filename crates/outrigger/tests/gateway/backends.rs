@@ -475,7 +475,7 @@ fn the_version_is_what_both_sides_agree_on() {
         answer.header("x-outrigger-backend").unwrap().to_owned()
     };
     assert_eq!(served_by("alpn-2", &h2, ""), "far");
-    assert!(requests(&two.came()) >= 1, "over HTTP/2: the backend reads nothing else");
+    assert!(requests(&two.all()) >= 1, "over HTTP/2: the backend reads nothing else");
     assert_eq!(served_by("alpn-2-only", &h2, "    http: 2\n"), "far");
     assert_eq!(served_by("alpn-1", &h1, ""), "far");
     assert_eq!(served_by("alpn-none", &silent, ""), "far");

@@ -177,6 +177,11 @@ impl Scripted {
         format!("http://{}", self.address)
     }
 
+    /// What came on each connection, the probe's too: which of them is the first is open where a request came at once.
+    pub(super) fn all(&self) -> Vec<Came> {
+        lock(&self.came).clone()
+    }
+
     /// What came on each connection but the first.
     pub(super) fn came(&self) -> Vec<Came> {
         lock(&self.came).iter().skip(1).cloned().collect()
