@@ -16,7 +16,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -100,9 +100,16 @@ impl Target {
             .map_err(|e| Error::io("write", &path, &e))
     }
 
-    /// Refuses what would not fit, before anything is fetched.
-    pub(crate) fn room_for(&self, bytes: u64) -> Result<(), Error> {
-        disk::room_for(&self.own, bytes, &self.dir.display())
+    /// Refuses what would not fit, before anything is fetched. `right` are the bytes that each file has. What a part holds
+    /// besides, of a pull that was ended, is written over in its place, and needs no other.
+    pub(crate) fn room_for(&self, files: &[File], right: impl Fn(usize) -> u64) -> Result<(), Error> {
+        let lacks = |(at, file): (usize, &File)| file.size.saturating_sub(right(at).max(self.allocated(at)));
+        disk::room_for(&self.own, files.iter().enumerate().map(lacks).sum(), &self.dir.display())
+    }
+
+    /// Bytes that the disk holds for a file's part.
+    fn allocated(&self, at: usize) -> u64 {
+        fs::symlink_metadata(self.part_path(at)).map_or(0, |meta| meta.blocks().saturating_mul(512))
     }
 
     /// What of a file is there, by hashing it. `claimed` are the chunks that the journal names.

@@ -127,7 +127,7 @@ pub async fn pull(
         target.keep_signature(&signature)?;
     }
     let right = right_bytes(&manifest, &have);
-    target.room_for(manifest.total() - right)?;
+    target.room_for(&manifest.files, |at| right_of(&manifest.files[at], have[at].as_ref()))?;
     let runs = plan::runs(&manifest, |file, chunk| !have[file].as_ref().is_none_or(|chunks| chunks[chunk]));
     let left = have.iter().map(|chunks| chunks.as_ref().map(|c| c.iter().filter(|good| !**good).count())).collect();
     let report = Report { total: manifest.total(), kept: right - reused, reused, ..Report::default() };
@@ -193,7 +193,7 @@ impl Survey {
         let sources = reuse::sources(&options.reuse, &manifest.model)?;
         let copies =
             plan::copies(&manifest.files, |file, chunk| lacks(&self.have, file, chunk), &reuse::lists(&sources));
-        self.target.room_for(manifest.total() - right_bytes(manifest, &self.have))?;
+        self.target.room_for(&manifest.files, |at| right_of(&manifest.files[at], self.have[at].as_ref()))?;
         let mut reused = 0;
         for copy in copies {
             let Some(source) = sources[copy.source].open(copy.source_file) else { continue };

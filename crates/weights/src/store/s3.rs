@@ -75,16 +75,16 @@ impl S3 {
         pieces: PutPayload,
         sha256: &[u8; 32],
     ) -> Result<String, Theirs> {
-        let url = format!("{}/{}?partNumber={}&uploadId={}", self.url, escaped(key), number + 1, escaped(id));
+        let url = format!("{}/{}?partNumber={}&uploadId={}", self.url, escaped(key), number + 1, value(id));
         let answer = self.send(Method::PUT, url, pieces.into(), Some(sha256)).await?;
         let etag = answer.headers().get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         etag.ok_or_else(|| theirs(Fault::Broken("the store did not say what it calls the part".to_owned())))
     }
 
     async fn ask(&self, prefix: &str, behind: Option<&Behind>) -> Result<String, Theirs> {
-        let mut url = format!("{}?uploads=&encoding-type=url&prefix={}", self.url, escaped(prefix));
+        let mut url = format!("{}?uploads=&encoding-type=url&prefix={}", self.url, value(prefix));
         if let Some(Behind { key, id }) = behind {
-            url += &format!("&key-marker={}&upload-id-marker={}", escaped(key), escaped(id));
+            url += &format!("&key-marker={}&upload-id-marker={}", value(key), value(id));
         }
         let answer = self.send(Method::GET, url, HttpRequestBody::empty(), None).await?;
         let (mut body, mut text) = (answer.into_body(), Vec::new());
@@ -120,8 +120,13 @@ fn theirs(fault: Fault) -> Theirs {
     Theirs::Generic { store: "S3", source: Box::new(fault) }
 }
 
-fn escaped(text: &str) -> String {
-    utf8_percent_encode(text, ESCAPED).to_string()
+fn escaped(key: &str) -> String {
+    utf8_percent_encode(key, ESCAPED).to_string()
+}
+
+/// In a query slashes are escaped too: so it is signed, and some stores compare with what came and not with what it means.
+fn value(text: &str) -> String {
+    escaped(text).replace('/', "%2F")
 }
 
 /// The uploads of a page, and where the next one begins. One that cannot be read is passed over: it is not ended.
